@@ -1,0 +1,2 @@
+//! AnimateDiff on libtorch.
+#![cfg_attr(not(test), warn(missing_docs))]

