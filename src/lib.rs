@@ -1,2 +1,4 @@
-//! AnimateDiff on libtorch.
-#![cfg_attr(not(test), warn(missing_docs))]
+//! AnimateDiff on libtorch: three training stages and sampling, in one program.
+pub mod model;
+pub mod native;
+pub mod nn;

@@ -1,2 +1,32 @@
 //! Compiles the C++ shim against the libtorch that `torch-sys` found, and makes the binary remember where it lies.
-fn main() {}
+//!
+//! The search path goes in as DT_RUNPATH: the binary runs from any folder, and `LD_LIBRARY_PATH` still wins over it
+//! on a machine where libtorch lies elsewhere.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/native/shim.cpp");
+    println!("cargo:rerun-if-changed=src/native/build.rs");
+    let lib = PathBuf::from(
+        std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes where libtorch lies; run scripts/setup.sh"),
+    );
+    let lib = lib.canonicalize().unwrap_or_else(|error| {
+        panic!("libtorch folder {} cannot be opened ({error}); run scripts/setup.sh", lib.display())
+    });
+    let include = lib.with_file_name("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("src/native/shim.cpp")
+        .compile("animatediff_shim");
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    for library in ["torch_cpu", "c10"] {
+        println!("cargo:rustc-link-lib=dylib={library}");
+    }
+    println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{}", lib.display());
+}

@@ -1,0 +1,224 @@
+//! The levels of the UNet: residual blocks, spatial transformers and motion modules in their order.
+
+use tch::Tensor;
+
+use super::{
+    Config, motion,
+    motion::MotionModule,
+    transformer::{self, SpatialTransformer},
+};
+use crate::{
+    model::resnet::{self, Downsample, ResnetBlock, Upsample},
+    nn::{GroupNorm, NormScope, Params},
+};
+
+/// What every block is given besides its activations.
+pub struct Inputs<'a> {
+    /// `[B, time_dim]`.
+    pub time: &'a Tensor,
+    /// `[B, L, D]`.
+    pub text: &'a Tensor,
+    /// Frames per clip.
+    pub frames: i64,
+}
+
+/// One step of a level: residual block, then what follows it.
+#[derive(Debug)]
+struct Layer {
+    resnet: ResnetBlock,
+    attention: Option<SpatialTransformer>,
+    motion: Option<MotionModule>,
+}
+
+impl Layer {
+    fn forward(&self, x: &Tensor, inputs: &Inputs) -> Tensor {
+        let mut h = self.resnet.forward(x, Some(inputs.time), inputs.frames);
+        if let Some(attention) = &self.attention {
+            h = attention.forward(&h, inputs.text);
+        }
+        if let Some(motion) = &self.motion {
+            h = motion.forward(&h, inputs.text, inputs.frames);
+        }
+        h
+    }
+}
+
+/// A level on the way down; each of its outputs is a skip connection.
+#[derive(Debug)]
+pub struct DownBlock {
+    layers: Vec<Layer>,
+    downsampler: Option<Downsample>,
+}
+
+impl DownBlock {
+    /// Pushes its outputs onto `skips`.
+    pub fn forward(&self, x: Tensor, inputs: &Inputs, skips: &mut Vec<Tensor>) -> Tensor {
+        let mut h = x;
+        for layer in &self.layers {
+            h = layer.forward(&h, inputs);
+            skips.push(h.shallow_clone());
+        }
+        if let Some(downsampler) = &self.downsampler {
+            h = downsampler.forward(&h);
+            skips.push(h.shallow_clone());
+        }
+        h
+    }
+}
+
+/// Residual block, spatial transformer, (motion module,) residual block.
+#[derive(Debug)]
+pub struct MidBlock {
+    first: Layer,
+    last: ResnetBlock,
+}
+
+impl MidBlock {
+    /// Keeps the shape.
+    pub fn forward(&self, x: Tensor, inputs: &Inputs) -> Tensor {
+        self.last.forward(&self.first.forward(&x, inputs), Some(inputs.time), inputs.frames)
+    }
+}
+
+/// A level on the way up; each layer takes a skip connection.
+#[derive(Debug)]
+pub struct UpBlock {
+    layers: Vec<Layer>,
+    upsampler: Option<Upsample>,
+}
+
+impl UpBlock {
+    /// Pops its skip connections off `skips`, and resizes to the next one's size: sizes need not be powers of two.
+    pub fn forward(&self, x: Tensor, inputs: &Inputs, skips: &mut Vec<Tensor>) -> Tensor {
+        let mut h = x;
+        for layer in &self.layers {
+            let skip = skips.pop().expect("as many skip connections as layers on the way up");
+            h = layer.forward(&Tensor::cat(&[h, skip], 1), inputs);
+        }
+        if let Some(upsampler) = &self.upsampler {
+            let next = skips.last().expect("an upsampled level is not the last");
+            let (_, _, height, width) = next.size4().expect("[B·F, C, H, W]");
+            h = upsampler.forward(&h, Some((height, width)));
+        }
+        h
+    }
+}
+
+/// Lays out the levels that a configuration asks for.
+pub struct Layout<'a> {
+    config: &'a Config,
+    motion: Option<&'a motion::Config>,
+}
+
+impl<'a> Layout<'a> {
+    /// Without `motion`, a UNet for pictures.
+    pub fn new(config: &'a Config, motion: Option<&'a motion::Config>) -> Layout<'a> {
+        Layout { config, motion }
+    }
+
+    /// All levels down.
+    pub fn down(&self, params: &Params) -> Vec<DownBlock> {
+        let widths = &self.config.block_out_channels;
+        let levels = widths.len();
+        let mut input = widths[0];
+        let level = |(level, &width): (usize, &i64)| {
+            let block = params / level;
+            let attention = self.config.down_block_types[level] == "CrossAttnDownBlock2D";
+            let motion = self.motion.is_some_and(|motion| motion.in_down_block(1 << level));
+            let layer = |index: i64| {
+                let inputs = if index == 0 { input } else { width };
+                self.layer(&block, index, inputs, width, attention.then_some(level), motion)
+            };
+            let layers = (0..self.config.layers_per_block).map(layer).collect();
+            input = width;
+            let downsampler =
+                (level + 1 < levels).then(|| Downsample::symmetric(&(&block / "downsamplers" / 0), width));
+            DownBlock { layers, downsampler }
+        };
+        widths.iter().enumerate().map(level).collect()
+    }
+
+    /// The middle, on `width` channels.
+    pub fn mid(&self, params: &Params, width: i64) -> MidBlock {
+        let level = self.config.block_out_channels.len() - 1;
+        let motion = self.motion.is_some_and(motion::Config::in_mid_block);
+        MidBlock {
+            first: self.layer(params, 0, width, width, Some(level), motion),
+            last: ResnetBlock::new(&(params / "resnets" / 1), width, width, self.resnet()),
+        }
+    }
+
+    /// All levels up.
+    pub fn up(&self, params: &Params) -> Vec<UpBlock> {
+        let widths: Vec<i64> = self.config.block_out_channels.iter().rev().copied().collect();
+        let levels = widths.len();
+        let layers_per_block = self.config.layers_per_block;
+        let level = |(index, &width): (usize, &i64)| {
+            let block = params / index;
+            let level = levels - 1 - index;
+            let attention = self.config.up_block_types[index] == "CrossAttnUpBlock2D";
+            let motion = self.motion.is_some_and(|motion| motion.in_up_block(1 << level));
+            let below = widths[index.saturating_sub(1)];
+            let last_skip = widths[(index + 1).min(levels - 1)];
+            let layer = |index: i64| {
+                let skip = if index == layers_per_block { last_skip } else { width };
+                let inputs = if index == 0 { below } else { width };
+                self.layer(&block, index, inputs + skip, width, attention.then_some(level), motion)
+            };
+            let layers = (0..=layers_per_block).map(layer).collect();
+            let upsampler = (index + 1 < levels).then(|| Upsample::new(&(&block / "upsamplers" / 0), width));
+            UpBlock { layers, upsampler }
+        };
+        widths.iter().enumerate().map(level).collect()
+    }
+
+    /// The norm before the last convolution.
+    pub fn norm_out(&self, params: &Params, channels: i64) -> GroupNorm {
+        let Config { norm_num_groups, norm_eps, .. } = *self.config;
+        GroupNorm::scoped(params, norm_num_groups, channels, norm_eps, self.norm_scope())
+    }
+
+    /// One layer; `attention_level` is the level whose heads its transformer has, if it has one.
+    fn layer(
+        &self,
+        block: &Params,
+        index: i64,
+        inputs: i64,
+        width: i64,
+        attention_level: Option<usize>,
+        motion: bool,
+    ) -> Layer {
+        let config = self.config;
+        let attention = |level| {
+            let options = transformer::Options {
+                heads: config.attention_head_dim.at(level),
+                cross_attention_dim: config.cross_attention_dim,
+                groups: config.norm_num_groups,
+                linear_projection: config.use_linear_projection,
+            };
+            SpatialTransformer::new(&(block / "attentions" / index), width, options)
+        };
+        let module = |motion: &motion::Config| {
+            let params = block / "motion_modules" / index;
+            MotionModule::new(&params, width, config.norm_num_groups, config.cross_attention_dim, motion)
+        };
+        Layer {
+            resnet: ResnetBlock::new(&(block / "resnets" / index), inputs, width, self.resnet()),
+            attention: attention_level.map(attention),
+            motion: self.motion.filter(|_| motion).map(module),
+        }
+    }
+
+    fn resnet(&self) -> resnet::Options {
+        resnet::Options {
+            groups: self.config.norm_num_groups,
+            eps: self.config.norm_eps,
+            time_dim: Some(4 * self.config.block_out_channels[0]),
+            norm_scope: self.norm_scope(),
+        }
+    }
+
+    fn norm_scope(&self) -> NormScope {
+        self.motion.map_or(NormScope::Frame, motion::Config::resnet_norm)
+    }
+}

@@ -1,0 +1,140 @@
+//! The spatial transformer: self-attention within a frame, cross-attention to the text, a gated feed-forward.
+
+use tch::Tensor;
+
+use crate::nn::{Attention, Conv2d, GroupNorm, LayerNorm, Linear, Params};
+
+/// GroupNorm → projection → one [`TransformerBlock`] → projection, with a residual around all of it.
+#[derive(Debug)]
+pub struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Projection,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Projection,
+}
+
+/// What a spatial transformer is sized by.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Attention heads.
+    pub heads: i64,
+    /// Width of the text states.
+    pub cross_attention_dim: i64,
+    /// Groups of the norm.
+    pub groups: i64,
+    /// Linear instead of 1×1 convolutional projections.
+    pub linear_projection: bool,
+}
+
+impl SpatialTransformer {
+    /// On `channels` channels.
+    pub fn new(params: &Params, channels: i64, options: Options) -> SpatialTransformer {
+        let block = params / "transformer_blocks" / 0;
+        SpatialTransformer {
+            norm: GroupNorm::new(&(params / "norm"), options.groups, channels, 1e-6),
+            proj_in: Projection::new(&(params / "proj_in"), channels, options.linear_projection),
+            transformer_blocks: vec![TransformerBlock::new(&block, channels, options)],
+            proj_out: Projection::new(&(params / "proj_out"), channels, options.linear_projection),
+        }
+    }
+
+    /// `x` `[B·F, C, H, W]`, `text` `[B, L, D]`.
+    pub fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
+        let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
+        // Statistics per frame in every version: the official code folds the frames before this norm.
+        let h = self.norm.forward(x, 1);
+        let mut h = self.proj_in.into_tokens(&h);
+        for block in &self.transformer_blocks {
+            h = block.forward(&h, text);
+        }
+        x + self.proj_out.out_of_tokens(&h, [rows, channels, height, width])
+    }
+}
+
+/// Between `[N, C, H, W]` and `[N, H·W, C]`, as a 1×1 convolution or as a linear layer: the same arithmetic, another shape
+/// of weight.
+#[derive(Debug)]
+enum Projection {
+    Conv(Conv2d),
+    Linear(Linear),
+}
+
+impl Projection {
+    fn new(params: &Params, channels: i64, linear: bool) -> Projection {
+        if linear {
+            Projection::Linear(Linear::new(params, channels, channels))
+        } else {
+            Projection::Conv(Conv2d::new(params, channels, channels, 1))
+        }
+    }
+
+    fn into_tokens(&self, x: &Tensor) -> Tensor {
+        let tokens = |x: Tensor| x.flatten(2, 3).transpose(1, 2).contiguous();
+        match self {
+            Projection::Conv(conv) => tokens(conv.forward(x)),
+            Projection::Linear(linear) => linear.forward(&tokens(x.shallow_clone())),
+        }
+    }
+
+    fn out_of_tokens(&self, x: &Tensor, shape: [i64; 4]) -> Tensor {
+        let picture = |x: Tensor| x.transpose(1, 2).reshape(shape);
+        match self {
+            Projection::Conv(conv) => conv.forward(&picture(x.shallow_clone())),
+            Projection::Linear(linear) => picture(linear.forward(x)),
+        }
+    }
+}
+
+/// Pre-norm: self-attention, cross-attention, feed-forward.
+#[derive(Debug)]
+struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl TransformerBlock {
+    fn new(params: &Params, channels: i64, options: Options) -> TransformerBlock {
+        let Options { heads, cross_attention_dim, .. } = options;
+        TransformerBlock {
+            norm1: LayerNorm::new(&(params / "norm1"), channels),
+            attn1: Attention::new(&(params / "attn1"), channels, channels, channels, heads),
+            norm2: LayerNorm::new(&(params / "norm2"), channels),
+            attn2: Attention::new(&(params / "attn2"), channels, cross_attention_dim, channels, heads),
+            norm3: LayerNorm::new(&(params / "norm3"), channels),
+            ff: FeedForward::new(&(params / "ff"), channels),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
+        let x = x + self.attn1.forward(&self.norm1.forward(x));
+        let x = &x + self.attn2.forward_cross(&self.norm2.forward(&x), text);
+        &x + self.ff.forward(&self.norm3.forward(&x))
+    }
+}
+
+/// GEGLU of inner width 4C: `net.2(value · GELU(gate))`, value first, with the exact GELU.
+#[derive(Debug)]
+pub struct FeedForward {
+    proj: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    /// On `channels` features.
+    pub fn new(params: &Params, channels: i64) -> FeedForward {
+        FeedForward {
+            proj: Linear::new(&(params / "net" / 0 / "proj"), channels, 8 * channels),
+            out: Linear::new(&(params / "net" / 2), 4 * channels, channels),
+        }
+    }
+
+    /// `[…, C]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let both = self.proj.forward(x).chunk(2, -1);
+        self.out.forward(&(&both[0] * both[1].gelu("none")))
+    }
+}

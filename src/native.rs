@@ -1,0 +1,138 @@
+//! The only unsafe code on libtorch: what tch does not bind, through a small C++ shim, behind safe functions.
+//!
+//! Knows tensors and devices; knows nothing of models or training.
+
+mod cuda;
+mod ffi;
+mod map;
+
+pub use cuda::{Cuda, libtorch_folder, load_cuda};
+pub use map::MappedFile;
+
+use std::ffi::{CStr, c_char};
+
+use tch::{Device, Kind, Tensor};
+
+/// Runs `body` under autocast to `kind` on `device`: matrix products and convolutions compute in `kind`, norms, softmax and
+/// losses in float32, as torch's autocast lists say. `Kind::Float` runs it as it is.
+pub fn autocast<T>(device: Device, kind: Kind, body: impl FnOnce() -> T) -> T {
+    if kind == Kind::Float {
+        return body();
+    }
+    let _guard = Autocast::enter(device.is_cuda(), kind);
+    body()
+}
+
+struct Autocast {
+    cuda: bool,
+    was_enabled: bool,
+    was_kind: i32,
+}
+
+impl Autocast {
+    fn enter(cuda: bool, kind: Kind) -> Autocast {
+        let mut guard = Autocast { cuda, was_enabled: false, was_kind: 0 };
+        // SAFETY: both pointers are to live fields of `guard`; the call keeps neither.
+        check(unsafe {
+            ffi::ad_autocast_enter(cuda, scalar_type(kind), &mut guard.was_enabled, &mut guard.was_kind)
+        });
+        guard
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // SAFETY: takes plain values.
+        check(unsafe { ffi::ad_autocast_leave(self.cuda, self.was_enabled, self.was_kind) });
+    }
+}
+
+/// What libtorch numbers the kinds that autocast takes.
+fn scalar_type(kind: Kind) -> i32 {
+    match kind {
+        Kind::Half => 5,
+        Kind::BFloat16 => 15,
+        other => panic!("autocast to {other:?} is not a thing"),
+    }
+}
+
+/// The hyper-parameters of one AdamW update, as in `torch.optim.AdamW`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+}
+
+/// Updates `params` in place with one fused kernel; `steps` are 0-d float32 counters, advanced by the kernel.
+///
+/// All five slices have one entry per parameter, float32, on one device.
+pub fn fused_adamw(
+    params: &[&Tensor],
+    grads: &[&Tensor],
+    exp_avgs: &[&Tensor],
+    exp_avg_sqs: &[&Tensor],
+    steps: &[&Tensor],
+    step: AdamWStep,
+) {
+    let count = params.len();
+    assert!([grads.len(), exp_avgs.len(), exp_avg_sqs.len(), steps.len()].iter().all(|&len| len == count));
+    let [params, grads, exp_avgs, exp_avg_sqs, steps] = [params, grads, exp_avgs, exp_avg_sqs, steps].map(pointers);
+    // SAFETY: every array holds `count` pointers to tensors that the borrowed slices keep alive for the call.
+    check(unsafe {
+        ffi::ad_fused_adamw(
+            params.as_ptr(),
+            grads.as_ptr(),
+            exp_avgs.as_ptr(),
+            exp_avg_sqs.as_ptr(),
+            steps.as_ptr(),
+            count,
+            step.lr,
+            step.beta1,
+            step.beta2,
+            step.weight_decay,
+            step.eps,
+        )
+    });
+}
+
+/// The L2 norm of all `grads` taken as one vector.
+pub fn total_norm(grads: &[&Tensor]) -> f64 {
+    let pointers = pointers(grads);
+    let mut norm = 0.0;
+    // SAFETY: as in `fused_adamw`; `norm` outlives the call.
+    check(unsafe { ffi::ad_total_norm(pointers.as_ptr(), pointers.len(), &mut norm) });
+    norm
+}
+
+/// Multiplies each of `grads` by `factor`, in place.
+pub fn scale(grads: &[&Tensor], factor: f64) {
+    let pointers = pointers(grads);
+    // SAFETY: as in `fused_adamw`.
+    check(unsafe { ffi::ad_scale(pointers.as_ptr(), pointers.len(), factor) });
+}
+
+fn pointers(tensors: &[&Tensor]) -> Vec<*const torch_sys::C_tensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+/// A failure here is a shape, kind or device that this program got wrong: it panics, as tch's own operators do.
+fn check(message: *const c_char) {
+    if message.is_null() {
+        return;
+    }
+    // SAFETY: the shim returns either null or a NUL-terminated string that is ours until `ad_free`.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        ffi::ad_free(message);
+        text
+    };
+    panic!("libtorch: {text}");
+}

@@ -1,0 +1,89 @@
+// What this program needs of libtorch and tch 0.24 does not bind. Every function returns null, or an error message that
+// the caller frees with `ad_free`. Tensors are `at::Tensor*`, borrowed.
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+template <typename F>
+const char* guarded(F&& body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error& error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  }
+}
+
+std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
+  std::vector<at::Tensor> out;
+  out.reserve(count);
+  for (size_t i = 0; i < count; i++) out.push_back(*tensors[i]);
+  return out;
+}
+
+c10::DeviceType device_type(bool cuda) { return cuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU; }
+
+}  // namespace
+
+extern "C" {
+
+void ad_free(const char* message) { std::free(const_cast<char*>(message)); }
+
+// Switches autocast to `kind` (an at::ScalarType) on one device type; the state before goes to `was_enabled`, `was_kind`.
+const char* ad_autocast_enter(bool cuda, int kind, bool* was_enabled, int* was_kind) {
+  return guarded([&] {
+    const auto device = device_type(cuda);
+    *was_enabled = at::autocast::is_autocast_enabled(device);
+    *was_kind = static_cast<int>(at::autocast::get_autocast_dtype(device));
+    at::autocast::increment_nesting();
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+    at::autocast::set_autocast_enabled(device, true);
+  });
+}
+
+const char* ad_autocast_leave(bool cuda, bool was_enabled, int was_kind) {
+  return guarded([&] {
+    const auto device = device_type(cuda);
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device, was_enabled);
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(was_kind));
+  });
+}
+
+// One AdamW update of all parameters, in place: decoupled weight decay, no amsgrad. `steps` are the 0-d float32 counters
+// that the kernel itself advances.
+const char* ad_fused_adamw(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
+                           at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t count, double lr, double beta1,
+                           double beta2, double weight_decay, double eps) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_fused_adamw_(list(params, count), list(grads, count), list(exp_avgs, count), list(exp_avg_sqs, count),
+                      /*max_exp_avg_sqs=*/{}, list(steps, count), lr, beta1, beta2, weight_decay, eps,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// The L2 norm over all gradients together.
+const char* ad_total_norm(at::Tensor* const* grads, size_t count, double* norm) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    *norm = at::stack(at::_foreach_norm(list(grads, count), 2)).norm().item<double>();
+  });
+}
+
+// Multiplies every gradient by `factor`, in place.
+const char* ad_scale(at::Tensor* const* grads, size_t count, double factor) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_mul_(list(grads, count), at::Scalar(factor));
+  });
+}
+
+}  // extern "C"

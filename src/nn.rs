@@ -1,0 +1,18 @@
+//! Layers, and how their parameters come to be.
+//!
+//! A layer is a plain struct whose fields are named as in the checkpoint, with `new(&Params, …)` and `forward`. [`Params`]
+//! decides where each tensor comes from and whether it is trained; a layer never does.
+
+mod attention;
+mod conv;
+mod linear;
+mod norm;
+mod params;
+mod plan;
+
+pub use attention::{Attention, attend};
+pub use conv::Conv2d;
+pub use linear::{Linear, LoraPair};
+pub use norm::{GroupNorm, LayerNorm, NormScope};
+pub use params::{Empty, Init, Params, Problems, Source, Store};
+pub use plan::{LoraPlan, Pattern, Plan};
