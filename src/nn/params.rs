@@ -19,6 +19,10 @@ use super::{
 pub trait Source {
     /// The tensor of that name, if there is one, on the CPU in the kind it was stored in.
     fn take(&mut self, name: &str) -> Option<Tensor>;
+    /// Names that were not taken.
+    fn left(&self) -> Vec<String>;
+    /// The file that a name came from, taken or not, where that is known.
+    fn origin(&self, name: &str) -> Option<String>;
 }
 
 /// A source of nothing: every parameter is initialised.
@@ -26,6 +30,14 @@ pub struct Empty;
 
 impl Source for Empty {
     fn take(&mut self, _name: &str) -> Option<Tensor> {
+        None
+    }
+
+    fn left(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn origin(&self, _name: &str) -> Option<String> {
         None
     }
 }
@@ -46,8 +58,12 @@ pub enum Init {
 /// What was wrong with the source, gathered over a whole build.
 #[derive(Debug, Default)]
 pub struct Problems {
+    /// The file that the first name below came from, where one is known.
+    pub origin: Option<String>,
     /// Names the model has and the source has not.
     pub missing: Vec<String>,
+    /// Names the source has and the model has not.
+    pub unknown: Vec<String>,
     /// Name, shape of the model, shape in the source.
     pub misshapen: Vec<(String, Vec<i64>, Vec<i64>)>,
     /// Names of tensors with NaN or infinite values.
@@ -59,7 +75,7 @@ pub struct Problems {
 impl Problems {
     /// Whether the build went well.
     pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.misshapen.is_empty() && self.not_finite.is_empty() && self.unmatched.is_empty()
+        self.missing.is_empty() && self.unknown.is_empty() && self.misshapen.is_empty() && self.not_finite.is_empty() && self.unmatched.is_empty()
     }
 }
 
@@ -72,6 +88,9 @@ impl Display for Problems {
                 tensors(self.misshapen.len())
             ));
         }
+        if let Some(first) = self.unknown.first() {
+            parts.push(format!("{} have no place in the model, first `{first}`", tensors(self.unknown.len())));
+        }
         if let Some(first) = self.missing.first() {
             parts.push(format!("{} missing, first `{first}`", tensors(self.missing.len())));
         }
@@ -81,7 +100,8 @@ impl Display for Problems {
         if !self.unmatched.is_empty() {
             parts.push(format!("nothing in the model matches `{}`", self.unmatched.join("`, `")));
         }
-        out.write_str(&parts.join("; "))
+        let origin = self.origin.as_ref().map_or(String::new(), |origin| format!("{origin}: "));
+        write!(out, "{origin}{}", parts.join("; "))
     }
 }
 
@@ -168,8 +188,13 @@ impl Params {
         let plan = &self.build.plan;
         let wanted = plan.trained.iter().chain(plan.lora.iter().flat_map(|lora| &lora.targets));
         let unmatched: Vec<String> = wanted.filter(|pattern| !state.used.contains(pattern)).map(Pattern::to_string).collect();
-        state.problems.unmatched = unmatched;
-        (std::mem::take(&mut state.store), std::mem::take(&mut state.problems))
+        let mut problems = std::mem::take(&mut state.problems);
+        problems.unmatched = unmatched;
+        problems.unknown = state.source.left();
+        let misshapen = problems.misshapen.iter().map(|(name, ..)| name);
+        let named = misshapen.chain(&problems.unknown).chain(&problems.not_finite).next();
+        problems.origin = named.and_then(|name| state.source.origin(name));
+        (std::mem::take(&mut state.store), problems)
     }
 
     fn name(&self, name: &str) -> String {
