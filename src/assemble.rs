@@ -1,0 +1,92 @@
+//! From files to networks: read → map → merge → build → report.
+//!
+//! The one place that knows both which files a model is made of and which networks they fill.
+
+mod base;
+mod error;
+mod motion;
+
+pub use base::Base;
+pub use error::AssembleError;
+pub use motion::{ARCHITECTURE_KEY, InferenceConfig, Motion, read_adapter, read_motion_lora};
+
+use tch::{Device, Kind};
+
+use crate::{
+    model::unet::UNet,
+    nn::{Params, Plan, Source, Store},
+    weights::{Lora, NamedTensors},
+};
+
+/// What a UNet is put together from.
+pub struct UNetParts<'a> {
+    /// The image model.
+    pub base: &'a Base,
+    /// The motion module; its tensors may be missing when the plan trains it from the start.
+    pub motion: Option<Motion>,
+    /// Low-rank deltas merged at a fixed scale, in order.
+    pub merged: Vec<(Lora, f64)>,
+    /// Tensors that replace those of the base (an earlier fine-tuning), by our names.
+    pub replaced: Option<NamedTensors>,
+    /// Values for what the plan adds: the pairs that a LoRA training goes on from.
+    pub added: Option<NamedTensors>,
+}
+
+impl<'a> UNetParts<'a> {
+    /// The image model alone.
+    pub fn new(base: &'a Base) -> UNetParts<'a> {
+        UNetParts { base, motion: None, merged: Vec::new(), replaced: None, added: None }
+    }
+
+    /// Builds the network: what matches `plan` is trained in float32, the rest is frozen in `frozen_kind`.
+    pub fn build(self, plan: Plan, device: Device, frozen_kind: Kind) -> Result<(UNet, Store), AssembleError> {
+        let mut tensors = self.base.unet_tensors()?;
+        let motion_config = self.motion.as_ref().map(|motion| motion.config.clone());
+        for part in [self.motion.map(|motion| motion.tensors), self.replaced].into_iter().flatten() {
+            tensors.extend(part);
+        }
+        for (lora, scale) in &self.merged {
+            lora.merge_into(&mut tensors, *scale)?;
+        }
+        if let Some(added) = self.added {
+            tensors.extend(added);
+        }
+        let config = &self.base.unet;
+        if let Some(motion) = &motion_config {
+            motion::check_fit(motion, config)?;
+        }
+        build("the UNet", tensors, plan, device, frozen_kind, |params| {
+            UNet::new(params, config, motion_config.as_ref())
+        })
+    }
+}
+
+/// Builds one network and turns whatever was wrong with its weights into an error.
+fn build<M>(
+    what: &'static str,
+    tensors: impl Source + 'static,
+    plan: Plan,
+    device: Device,
+    frozen_kind: Kind,
+    new: impl FnOnce(&Params) -> M,
+) -> Result<(M, Store), AssembleError> {
+    let params = Params::new(tensors, plan, device, frozen_kind);
+    let model = new(&params);
+    let (store, problems) = params.finish();
+    if problems.is_empty() { Ok((model, store)) } else { Err(AssembleError::Weights { what, problems }) }
+}
+
+/// A network with random weights, frozen: for `init`, tests and benchmarks.
+pub fn random<M>(new: impl FnOnce(&Params) -> M) -> (M, Store) {
+    let params = Params::new(crate::nn::Empty, Plan::random(), Device::Cpu, Kind::Float);
+    let model = new(&params);
+    let (store, problems) = params.finish();
+    assert!(problems.is_empty(), "a random model has no file to be wrong: {problems}");
+    (model, store)
+}
+
+/// Parameters and tensors of a built model.
+pub fn count(store: &Store) -> (i64, usize) {
+    let tensors = store.frozen.values().chain(store.trained.values());
+    tensors.fold((0, 0), |(parameters, count), tensor| (parameters + tensor.numel() as i64, count + 1))
+}

@@ -1,0 +1,119 @@
+//! The base model: a diffusers folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use tch::{Device, Kind};
+
+use super::{AssembleError, build};
+use crate::{
+    model::{
+        clip::{self, TextEncoder},
+        unet,
+        vae::{self, Vae},
+    },
+    nn::{Plan, Store},
+    tokenizer::Tokenizer,
+    weights::{NamedTensors, formats, read_component},
+};
+
+/// A Stable Diffusion 1.x model in the diffusers layout; its configurations are read, its weights are not yet.
+#[derive(Debug)]
+pub struct Base {
+    /// Folder.
+    pub dir: PathBuf,
+    /// `unet/config.json`.
+    pub unet: unet::Config,
+    /// `vae/config.json`.
+    pub vae: vae::Config,
+    /// `text_encoder/config.json`.
+    pub text: clip::Config,
+}
+
+impl Base {
+    /// Reads the configurations and refuses models of another family.
+    pub fn open(dir: &Path) -> Result<Base, AssembleError> {
+        let not = |reason: &str| AssembleError::NotABase { path: dir.to_owned(), reason: reason.into() };
+        if dir.is_file() {
+            return Err(not("it is a file; give a folder in the diffusers layout (single files are not read yet)"));
+        }
+        if !dir.is_dir() {
+            return Err(not("there is no such folder; `animatediff init --preset tiny DIR` makes a random one to try"));
+        }
+        if !dir.join("unet/config.json").exists() {
+            return Err(not("it has no unet/config.json; expected the folders unet, vae, text_encoder, tokenizer"));
+        }
+        if dir.join("text_encoder_2").exists() {
+            return Err(not("it is a Stable Diffusion XL model; AnimateDiff's modules here are for Stable Diffusion 1.x"));
+        }
+        let unet_path = dir.join("unet/config.json");
+        let unet = unet::Config::from_json(&read_json(&unet_path)?).map_err(|error| {
+            match error.downcast::<unet::Unsupported>() {
+                Ok(reason) => AssembleError::Unsupported { path: unet_path.clone(), reason: *reason },
+                Err(error) => AssembleError::Config { path: unet_path.clone(), reason: error.to_string() },
+            }
+        })?;
+        let base = Base { dir: dir.to_owned(), unet, vae: read_config(dir, "vae")?, text: read_config(dir, "text_encoder")? };
+        base.check()?;
+        Ok(base)
+    }
+
+    fn check(&self) -> Result<(), AssembleError> {
+        if self.text.hidden_size != self.unet.cross_attention_dim {
+            return Err(AssembleError::NotABase {
+                path: self.dir.clone(),
+                reason: format!(
+                    "its text encoder is {} wide and its UNet expects {}: the folders are from different models",
+                    self.text.hidden_size, self.unet.cross_attention_dim
+                ),
+            });
+        }
+        if self.vae.latent_channels != self.unet.in_channels {
+            return Err(AssembleError::NotABase {
+                path: self.dir.clone(),
+                reason: format!(
+                    "its VAE has {} latent channels and its UNet takes {}: the folders are from different models",
+                    self.vae.latent_channels, self.unet.in_channels
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, AssembleError> {
+        Ok(Tokenizer::open(&self.dir.join("tokenizer"))?)
+    }
+
+    /// The text encoder, trained as `plan` says.
+    pub fn text_encoder(&self, plan: Plan, device: Device, kind: Kind) -> Result<(TextEncoder, Store), AssembleError> {
+        let tensors = read_component(&self.dir.join("text_encoder"), &["model", "pytorch_model"])?;
+        let tensors = formats::clip_text().import(tensors, |_| String::new())?;
+        build("the text encoder", tensors, plan, device, kind, |params| TextEncoder::new(params, &self.text))
+    }
+
+    /// The VAE, frozen, float32.
+    pub fn vae(&self, device: Device, kind: Kind) -> Result<Vae, AssembleError> {
+        let tensors = read_component(&self.dir.join("vae"), &["diffusion_pytorch_model"])?;
+        let tensors = formats::vae().import(tensors, |_| String::new())?;
+        let (vae, _) = build("the VAE", tensors, Plan::frozen(), device, kind, |params| Vae::new(params, &self.vae))?;
+        Ok(vae)
+    }
+
+    /// The UNet's tensors.
+    pub fn unet_tensors(&self) -> Result<NamedTensors, AssembleError> {
+        Ok(read_component(&self.dir.join("unet"), &["diffusion_pytorch_model"])?)
+    }
+}
+
+fn read_json(path: &Path) -> Result<serde_json::Value, AssembleError> {
+    let fail = |reason: String| AssembleError::Config { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| fail(format!("not JSON: {error}")))
+}
+
+fn read_config<T: DeserializeOwned>(dir: &Path, component: &str) -> Result<T, AssembleError> {
+    let path = dir.join(component).join("config.json");
+    serde_json::from_value(read_json(&path)?)
+        .map_err(|error| AssembleError::Config { path, reason: format!("not a configuration of this model: {error}") })
+}

@@ -1,0 +1,118 @@
+//! Motion modules, adapters and MotionLoRAs from their files, and which architecture a module has.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::AssembleError;
+use crate::{
+    diffusion,
+    model::unet::{
+        self,
+        motion::{self, AttentionType, feed_forward_norm},
+    },
+    weights::{Lora, NamedTensors, Table, WeightFile, formats, read},
+};
+
+/// The metadata key under which exports keep their `unet_additional_kwargs`, as JSON.
+pub const ARCHITECTURE_KEY: &str = "animatediff.unet_additional_kwargs";
+
+/// A motion module: its architecture and its tensors in our names.
+pub struct Motion {
+    /// Architecture.
+    pub config: motion::Config,
+    /// Tensors; empty for a module that will be trained from the start.
+    pub tensors: NamedTensors,
+}
+
+/// The official inference YAML.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InferenceConfig {
+    /// The motion module's architecture; absent means what the weights say.
+    pub unet_additional_kwargs: Option<motion::Config>,
+    /// The noise schedule.
+    pub noise_scheduler_kwargs: diffusion::Config,
+}
+
+impl Motion {
+    /// A new module, to be trained.
+    pub fn fresh(config: motion::Config) -> Motion {
+        Motion { config, tensors: NamedTensors::new() }
+    }
+
+    /// Reads a module in the official names. Its architecture is `config`, or what its metadata or its keys say.
+    pub fn read(path: &Path, config: Option<motion::Config>) -> Result<Motion, AssembleError> {
+        let WeightFile { mut tensors, metadata } = read(path)?;
+        // Official checkpoints may hold the whole UNet; as in the official loader, only its motion modules are taken.
+        if tensors.names().any(|name| name.contains(".motion_modules.")) {
+            tensors.retain(|name| name.contains("motion_modules."));
+        }
+        let detected = match metadata.get(ARCHITECTURE_KEY) {
+            Some(json) => serde_json::from_str(json).map_err(|error| AssembleError::Config {
+                path: path.to_owned(),
+                reason: format!("its metadata `{ARCHITECTURE_KEY}` cannot be read: {error}"),
+            })?,
+            None => detect(&tensors),
+        };
+        let config = config.unwrap_or(detected);
+        let attentions = formats::attention_blocks(&tensors);
+        let table = formats::motion_module(attentions, feed_forward_norm(attentions));
+        let tensors = table.import(tensors, |tensors| format!("; it looks like {}", formats::describe(tensors)))?;
+        Ok(Motion { config, tensors })
+    }
+}
+
+/// The architecture that a file's keys show (v1, v2 or v3), where neither metadata nor the user says.
+fn detect(tensors: &NamedTensors) -> motion::Config {
+    let mid = tensors.names().any(|name| name.starts_with("mid_block."));
+    let positions = tensors.names().find(|name| name.ends_with("pos_encoder.pe")).and_then(|name| tensors.shape(name));
+    let mut config = match (mid, positions.as_deref()) {
+        (true, _) => motion::Config::v2(),
+        (false, Some([_, 24, _])) => motion::Config::v1(),
+        (false, _) => motion::Config::v3(),
+    };
+    let module = &mut config.motion_module_kwargs;
+    if let Some([_, length, _]) = positions.as_deref() {
+        module.temporal_position_encoding_max_len = *length;
+    }
+    module.attention_block_types = vec![AttentionType::SelfAttention; formats::attention_blocks(tensors)];
+    config
+}
+
+/// Heads, groups and widths must divide.
+pub(super) fn check_fit(motion: &motion::Config, unet: &unet::Config) -> Result<(), AssembleError> {
+    let module = &motion.motion_module_kwargs;
+    let divisor = module.num_attention_heads * module.temporal_attention_dim_div;
+    if divisor <= 0 {
+        return Err(AssembleError::Motion(
+            "num_attention_heads and temporal_attention_dim_div must be at least 1".into(),
+        ));
+    }
+    match unet.block_out_channels.iter().find(|&&channels| channels % divisor != 0) {
+        Some(channels) => Err(AssembleError::Motion(format!(
+            "{channels} channels are not divisible by num_attention_heads · temporal_attention_dim_div = {divisor}"
+        ))),
+        None if module.attention_block_types.is_empty() || module.num_transformer_block < 1 => {
+            Err(AssembleError::Motion("a module needs at least one transformer block with one attention".into()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Reads a domain adapter in the official names.
+pub fn read_adapter(path: &Path) -> Result<Lora, AssembleError> {
+    lora_from(read(path)?, path, &formats::adapter())
+}
+
+/// Reads a MotionLoRA in the official names.
+pub fn read_motion_lora(path: &Path) -> Result<Lora, AssembleError> {
+    let file = read(path)?;
+    let attentions = formats::attention_blocks(&file.tensors).max(2);
+    lora_from(file, path, &formats::motion_lora(attentions))
+}
+
+fn lora_from(file: WeightFile, path: &Path, table: &Table) -> Result<Lora, AssembleError> {
+    let tensors = table.import(file.tensors, |tensors| format!("; it looks like {}", formats::describe(tensors)))?;
+    Ok(Lora::from_tensors(tensors, &path.display().to_string())?)
+}

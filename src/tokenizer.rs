@@ -1,0 +1,105 @@
+//! CLIP's tokenizer: a prompt to 77 token ids.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::{
+    AddedToken, SplitDelimiterBehavior, Tokenizer as Engine,
+    models::bpe::BPE,
+    normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence as PreTokenizers,
+        split::{Split, SplitPattern},
+    },
+};
+
+/// Contractions, runs of letters, single digits, runs of anything else that is not white space.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// A tokenizer that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// Neither form is there.
+    #[error("{path}: no tokenizer here: expected vocab.json with merges.txt, or tokenizer.json", path = .0.display())]
+    Missing(PathBuf),
+    /// A file that is no tokenizer.
+    #[error("{path}: not a CLIP tokenizer: {reason}", path = .path.display())]
+    Invalid {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Byte-level BPE with CLIP's normalisation: NFC, white space to single spaces, lower case.
+pub struct Tokenizer {
+    engine: Engine,
+    length: usize,
+    start: i64,
+    end: i64,
+}
+
+impl Tokenizer {
+    /// Reads the `tokenizer` folder of a diffusers model.
+    pub fn open(dir: &Path) -> Result<Tokenizer, TokenizerError> {
+        let (vocab, merges, json) = (dir.join("vocab.json"), dir.join("merges.txt"), dir.join("tokenizer.json"));
+        let invalid = |path: &Path, reason: String| TokenizerError::Invalid { path: path.to_owned(), reason };
+        let (path, engine) = if vocab.exists() && merges.exists() {
+            let engine = from_vocabulary(&vocab, &merges).map_err(|error| invalid(&vocab, error.to_string()))?;
+            (vocab, engine)
+        } else if json.exists() {
+            let mut engine = Engine::from_file(&json).map_err(|error| invalid(&json, error.to_string()))?;
+            engine.with_padding(None);
+            engine.with_truncation(None).map_err(|error| invalid(&json, error.to_string()))?;
+            (json, engine)
+        } else {
+            return Err(TokenizerError::Missing(dir.to_owned()));
+        };
+        let special = |token: &str| {
+            let id = engine.token_to_id(token).ok_or_else(|| invalid(&path, format!("it has no `{token}`")))?;
+            Ok(i64::from(id))
+        };
+        let (start, end) = (special(START)?, special(END)?);
+        Ok(Tokenizer { engine, length: 77, start, end })
+    }
+
+    /// Exactly 77 ids: start, the prompt's tokens as far as they fit, end, padded with end.
+    pub fn encode(&self, prompt: &str) -> Vec<i64> {
+        let encoding = self.engine.encode_fast(prompt, false).expect("byte-level BPE has a token for every byte");
+        let tokens = encoding.get_ids().iter().map(|&id| i64::from(id)).take(self.length - 2);
+        let mut ids: Vec<i64> = std::iter::once(self.start).chain(tokens).chain([self.end]).collect();
+        ids.resize(self.length, self.end);
+        ids
+    }
+
+    /// Whether `prompt` is longer than what [`Tokenizer::encode`] keeps, and by how many tokens.
+    pub fn dropped_tokens(&self, prompt: &str) -> usize {
+        let encoding = self.engine.encode_fast(prompt, false).expect("byte-level BPE has a token for every byte");
+        encoding.len().saturating_sub(self.length - 2)
+    }
+
+    /// Ids per prompt.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+fn from_vocabulary(vocab: &Path, merges: &Path) -> tokenizers::Result<Engine> {
+    let text = |path: &Path| path.to_str().map(String::from).ok_or("the path is not valid UTF-8");
+    let model = BPE::from_file(&text(vocab)?, &text(merges)?)
+        .unk_token(END.into())
+        .end_of_word_suffix("</w>".into())
+        .continuing_subword_prefix(String::new())
+        .build()?;
+    let mut engine = Engine::new(model);
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    engine.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
+    let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    engine.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
+    engine.add_special_tokens([START, END].map(|token| AddedToken::from(token, true)))?;
+    Ok(engine)
+}

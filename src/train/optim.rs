@@ -1,0 +1,119 @@
+//! AdamW over a model's trained tensors, and gradient clipping.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor, no_grad};
+
+use crate::native::{self, AdamWStep};
+
+/// Hyper-parameters, with the official keys and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Decoupled weight decay, on every trained tensor.
+    pub adam_weight_decay: f64,
+    /// Added to the denominator.
+    pub adam_epsilon: f64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { adam_beta1: 0.9, adam_beta2: 0.999, adam_weight_decay: 1e-2, adam_epsilon: 1e-8 }
+    }
+}
+
+/// `torch.optim.AdamW`, fused.
+#[derive(Debug)]
+pub struct AdamW {
+    config: Config,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+}
+
+impl AdamW {
+    /// Zero moments for every tensor of `trained`; the tensors themselves are shared, and updated in place.
+    pub fn new(trained: &BTreeMap<String, Tensor>, config: Config) -> AdamW {
+        let entry = |(name, param): (&String, &Tensor)| Entry {
+            name: name.clone(),
+            exp_avg: no_grad(|| param.zeros_like()),
+            exp_avg_sq: no_grad(|| param.zeros_like()),
+            step: Tensor::zeros([], (Kind::Float, param.device())),
+            param: param.shallow_clone(),
+        };
+        AdamW { config, entries: trained.iter().map(entry).collect() }
+    }
+
+    /// Forgets the gradients.
+    pub fn zero_grad(&mut self) {
+        for entry in &mut self.entries {
+            entry.param.zero_grad();
+        }
+    }
+
+    /// Scales all gradients together so that their L2 norm is at most `max_norm`; gives the norm before that.
+    pub fn clip_grad_norm(&self, max_norm: f64) -> f64 {
+        let grads: Vec<Tensor> = self.with_gradients().map(|(_, grad)| grad).collect();
+        let grads: Vec<&Tensor> = grads.iter().collect();
+        let norm = native::total_norm(&grads);
+        let factor = max_norm / (norm + 1e-6);
+        if factor < 1.0 {
+            native::scale(&grads, factor);
+        }
+        norm
+    }
+
+    /// One update at learning rate `lr`. A tensor that the loss did not reach keeps its value and moments.
+    pub fn step(&mut self, lr: f64) {
+        let Config { adam_beta1, adam_beta2, adam_weight_decay, adam_epsilon } = self.config;
+        let (entries, grads): (Vec<&Entry>, Vec<Tensor>) = self.with_gradients().unzip();
+        let column = |field: fn(&Entry) -> &Tensor| entries.iter().map(|entry| field(entry)).collect::<Vec<_>>();
+        native::fused_adamw(
+            &column(|entry| &entry.param),
+            &grads.iter().collect::<Vec<_>>(),
+            &column(|entry| &entry.exp_avg),
+            &column(|entry| &entry.exp_avg_sq),
+            &column(|entry| &entry.step),
+            AdamWStep { lr, beta1: adam_beta1, beta2: adam_beta2, weight_decay: adam_weight_decay, eps: adam_epsilon },
+        );
+    }
+
+    /// Moments and counters by name, to be saved; the tensors are shared.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let parts = |entry: &Entry| {
+            [("exp_avg", &entry.exp_avg), ("exp_avg_sq", &entry.exp_avg_sq), ("step", &entry.step)]
+                .map(|(part, tensor)| (format!("{}.{part}", entry.name), tensor.shallow_clone()))
+        };
+        self.entries.iter().flat_map(parts).collect()
+    }
+
+    /// Takes back what [`AdamW::state`] gave. The first name that is missing or of another shape is the error.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), String> {
+        for entry in &mut self.entries {
+            let parts =
+                [("exp_avg", &mut entry.exp_avg), ("exp_avg_sq", &mut entry.exp_avg_sq), ("step", &mut entry.step)];
+            for (part, tensor) in parts {
+                let name = format!("{}.{part}", entry.name);
+                let saved = state.get(&name).filter(|saved| saved.size() == tensor.size()).ok_or(name)?;
+                no_grad(|| tensor.copy_(saved));
+            }
+        }
+        Ok(())
+    }
+
+    fn with_gradients(&self) -> impl Iterator<Item = (&Entry, Tensor)> {
+        self.entries.iter().map(|entry| (entry, entry.param.grad())).filter(|(_, grad)| grad.defined())
+    }
+}
