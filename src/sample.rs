@@ -1,0 +1,118 @@
+//! From a prompt to a clip: text → noise → guided DDIM → frames.
+//!
+//! Borrows the networks, so that training can sample its own model between steps. Writes no file.
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::{
+    clip::Frame,
+    diffusion::{Ddim, NoiseSchedule, guided},
+    model::{clip::TextEncoder, unet::UNet, vae::Vae},
+    native::autocast,
+    tokenizer::Tokenizer,
+};
+
+/// The networks and the schedule that sampling uses.
+pub struct Pipeline<'a> {
+    /// Tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Text encoder, float32.
+    pub text_encoder: &'a TextEncoder,
+    /// VAE, float32.
+    pub vae: &'a Vae,
+    /// UNet.
+    pub unet: &'a UNet,
+    /// Noise schedule.
+    pub schedule: &'a NoiseSchedule,
+    /// Where all of them are.
+    pub device: Device,
+    /// What the UNet computes in, under autocast; float32 means no autocast.
+    pub kind: Kind,
+}
+
+/// What to sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The prompt.
+    pub prompt: String,
+    /// What guidance steers away from.
+    pub negative_prompt: String,
+    /// Seed of the noise.
+    pub seed: i64,
+    /// Denoising steps.
+    pub steps: i64,
+    /// Classifier-free guidance; 1 and less turn it off.
+    pub guidance_scale: f64,
+    /// Width in pixels, a multiple of the VAE's downscaling.
+    pub width: i64,
+    /// Height in pixels, likewise.
+    pub height: i64,
+    /// Frames.
+    pub frames: i64,
+}
+
+impl Pipeline<'_> {
+    /// The shape of a request's latents, `[1, C, F, h, w]`.
+    pub fn latent_shape(&self, request: &Request) -> [i64; 5] {
+        let config = self.vae.config();
+        let scale = config.downscale();
+        [1, config.latent_channels, request.frames, request.height / scale, request.width / scale]
+    }
+
+    /// Noise from the CPU generator: the same on every device, and what `torch.manual_seed(seed); torch.randn(shape)` gives.
+    pub fn noise(&self, request: &Request) -> Tensor {
+        tch::manual_seed(request.seed);
+        Tensor::randn(self.latent_shape(request), (Kind::Float, Device::Cpu))
+    }
+
+    /// The states of a list of prompts, `[B, L, D]` float32.
+    pub fn text_states(&self, prompts: &[&str]) -> Tensor {
+        let ids: Vec<i64> = prompts.iter().flat_map(|prompt| self.tokenizer.encode(prompt)).collect();
+        let ids = Tensor::from_slice(&ids).view([prompts.len() as i64, -1]).to_device(self.device);
+        no_grad(|| self.text_encoder.forward(&ids))
+    }
+
+    /// Denoises `noise` `[1, C, F, h, w]`; `after(i)` hears of each step, and may stop it with an error.
+    pub fn denoise<E>(
+        &self,
+        request: &Request,
+        noise: &Tensor,
+        after: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Tensor, E> {
+        let guide = request.guidance_scale > 1.0;
+        let prompts = [request.negative_prompt.as_str(), request.prompt.as_str()];
+        let text = self.text_states(if guide { &prompts } else { &prompts[1..] });
+        let sampler = Ddim::new(self.schedule, request.steps);
+        let predict = |x: &Tensor, timestep: i64| {
+            let batch = if guide { Tensor::cat(&[x, x], 0) } else { x.shallow_clone() };
+            let timesteps = Tensor::full([batch.size()[0]], timestep, (Kind::Int64, self.device));
+            let output = autocast(self.device, self.kind, || self.unet.forward(&batch, &timesteps, &text));
+            let output = output.to_kind(Kind::Float);
+            if guide { guided(&output, request.guidance_scale) } else { output }
+        };
+        no_grad(|| sampler.sample(noise.to_device(self.device), predict, after))
+    }
+
+    /// Latents `[1, C, F, h, w]` to frames, one at a time. Values are truncated to 8 bits, as the official code does.
+    pub fn decode(&self, latents_bcfhw: &Tensor) -> Vec<Frame> {
+        let frames = latents_bcfhw.size()[2];
+        (0..frames).map(|index| frame(&self.decode_frame(&latents_bcfhw.select(2, index)))).collect()
+    }
+
+    /// Latents `[1, C, h, w]` to a picture `[1, 3, H, W]` in [0, 1].
+    pub fn decode_frame(&self, latents: &Tensor) -> Tensor {
+        no_grad(|| {
+            let latents = latents.to_device(self.device) / self.vae.config().scaling_factor;
+            (self.vae.decode(&latents) / 2.0 + 0.5).clamp(0.0, 1.0)
+        })
+    }
+}
+
+/// `[1, 3, H, W]` in [0, 1] to 8 bits.
+fn frame(picture: &Tensor) -> Frame {
+    let (_, _, height, width) = picture.size4().expect("[1, 3, H, W]");
+    let bytes_hwc = (picture.squeeze_dim(0) * 255.0).to_kind(Kind::Uint8).permute([1, 2, 0]).contiguous();
+    let mut rgb = vec![0; (3 * height * width) as usize];
+    bytes_hwc.to_device(Device::Cpu).copy_data_u8(&mut rgb, 3 * (height * width) as usize);
+    Frame { width: width as usize, height: height as usize, rgb }
+}

@@ -1,0 +1,380 @@
+//! What a training run is told: the official YAML's keys, and ours.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{lr, optim, recipe::Stage};
+use crate::{
+    data, diffusion,
+    device::{DeviceChoice, Precision},
+    model::unet::motion,
+};
+
+/// A run. Keys of the official `training.yaml` and `image_finetune.yaml` keep their names, and -1 means "not set" where it
+/// does there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Official switch between the image and the motion stage; must agree with the command.
+    pub image_finetune: Option<bool>,
+    /// Where run folders are made.
+    pub output_dir: PathBuf,
+    /// Start of the run folder's name; the config file's name otherwise.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub name: Option<String>,
+    /// Base model: a folder in the diffusers layout.
+    pub pretrained_model_path: PathBuf,
+    /// A domain adapter, merged into the frozen UNet.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub adapter: Option<PathBuf>,
+    /// Scale of that adapter.
+    pub adapter_scale: f64,
+    /// A motion module: frozen under a MotionLoRA, the starting point of the motion stage.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub motion: Option<PathBuf>,
+    /// UNet tensors (safetensors, diffusers names) that replace the base's.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub unet_checkpoint_path: Option<PathBuf>,
+    /// A LoRA file of this stage's kind to go on training from.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub init_lora: Option<PathBuf>,
+    /// The motion module's architecture. Absent: what the `motion` file says, or v3 for a new one.
+    pub unet_additional_kwargs: Option<motion::Config>,
+    /// Noise schedule.
+    pub noise_scheduler_kwargs: diffusion::Config,
+    /// Clips.
+    pub train_data: data::Config,
+    /// Samples along the way.
+    pub validation_data: Validation,
+    /// Every so many steps; -1 never.
+    pub validation_steps: i64,
+    /// And at these steps.
+    pub validation_steps_tuple: Vec<i64>,
+    /// Parts of parameter names that are trained (motion and image stage); `["."]` is everything.
+    pub trainable_modules: Option<Vec<String>>,
+    /// Rank and alpha of the low-rank stages.
+    pub lora: Lora,
+    /// Trains the text encoder too (image stage).
+    pub train_text_encoder: bool,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Multiplies the learning rate by the number of clips per update.
+    pub scale_lr: bool,
+    /// Steps over which the learning rate rises.
+    pub lr_warmup_steps: i64,
+    /// Shape of the learning rate, by diffusers' names.
+    pub lr_scheduler: lr::Kind,
+    /// Restarts of `cosine_with_restarts`.
+    pub lr_num_cycles: f64,
+    /// Exponent of `polynomial`.
+    pub lr_power: f64,
+    /// Clips per forward pass.
+    pub train_batch_size: usize,
+    /// Forward passes per update.
+    pub gradient_accumulation_steps: usize,
+    /// Passes over the data; -1 goes by steps.
+    pub max_train_epoch: i64,
+    /// Updates; -1 goes by epochs.
+    pub max_train_steps: i64,
+    /// Checkpoint every so many epochs; -1 never.
+    pub checkpointing_epochs: i64,
+    /// Checkpoint every so many steps; -1 only at the end.
+    pub checkpointing_steps: i64,
+    /// Checkpoints that are kept.
+    pub keep_checkpoints: usize,
+    /// Gradients are scaled down to this norm.
+    pub max_grad_norm: f64,
+    /// AdamW's first decay.
+    pub adam_beta1: f64,
+    /// AdamW's second decay.
+    pub adam_beta2: f64,
+    /// AdamW's decoupled weight decay.
+    pub adam_weight_decay: f64,
+    /// AdamW's epsilon.
+    pub adam_epsilon: f64,
+    /// Whether captions are dropped at all.
+    pub cfg_random_null_text: bool,
+    /// Share of captions replaced by the empty one.
+    pub cfg_random_null_text_ratio: f64,
+    /// Threads that decode.
+    pub num_workers: usize,
+    /// Seed of everything.
+    pub global_seed: u64,
+    /// Official switch: frozen weights and arithmetic in bf16 on CUDA.
+    pub mixed_precision_training: bool,
+    /// Precision, where it should not follow from the switch above and the device.
+    pub precision: Precision,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Attention is always memory-efficient here; only `true` is meaningful.
+    pub enable_xformers_memory_efficient_attention: Always,
+    /// Recomputing activations; not yet available.
+    pub gradient_checkpointing: motion::Never,
+    /// Names the folder `debug`, and empties it first.
+    pub is_debug: bool,
+}
+
+/// Official `validation_data`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Validation {
+    /// One sample each.
+    pub prompts: Vec<String>,
+    /// For all of them.
+    pub negative_prompt: String,
+    /// DDIM steps.
+    pub num_inference_steps: i64,
+    /// Guidance.
+    pub guidance_scale: f64,
+}
+
+/// Rank and alpha, with kohya's meaning: the delta is `alpha / rank · up · down`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lora {
+    /// Rank of the pairs.
+    pub rank: i64,
+    /// Absent: the rank, so that the scale is 1.
+    pub alpha: Option<f64>,
+}
+
+impl Lora {
+    /// `alpha / rank`.
+    pub fn scale(&self) -> f64 {
+        self.alpha.map_or(1.0, |alpha| alpha / self.rank as f64)
+    }
+}
+
+/// A switch that can only be on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "bool", into = "bool")]
+pub struct Always;
+
+impl TryFrom<bool> for Always {
+    type Error = &'static str;
+
+    fn try_from(value: bool) -> Result<Always, Self::Error> {
+        if value { Ok(Always) } else { Err("attention is always memory-efficient here; remove the key or set it to true") }
+    }
+}
+
+impl From<Always> for bool {
+    fn from(_: Always) -> bool {
+        true
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            image_finetune: None,
+            output_dir: "outputs".into(),
+            name: None,
+            pretrained_model_path: PathBuf::new(),
+            adapter: None,
+            adapter_scale: 1.0,
+            motion: None,
+            unet_checkpoint_path: None,
+            init_lora: None,
+            unet_additional_kwargs: None,
+            noise_scheduler_kwargs: diffusion::Config::default(),
+            train_data: data::Config::default(),
+            validation_data: Validation::default(),
+            validation_steps: -1,
+            validation_steps_tuple: Vec::new(),
+            trainable_modules: None,
+            lora: Lora::default(),
+            train_text_encoder: false,
+            learning_rate: 1e-4,
+            scale_lr: false,
+            lr_warmup_steps: 0,
+            lr_scheduler: lr::Kind::Constant,
+            lr_num_cycles: 1.0,
+            lr_power: 1.0,
+            train_batch_size: 1,
+            gradient_accumulation_steps: 1,
+            max_train_epoch: -1,
+            max_train_steps: -1,
+            checkpointing_epochs: -1,
+            checkpointing_steps: -1,
+            keep_checkpoints: 3,
+            max_grad_norm: 1.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_weight_decay: 1e-2,
+            adam_epsilon: 1e-8,
+            cfg_random_null_text: true,
+            cfg_random_null_text_ratio: 0.1,
+            num_workers: 2,
+            global_seed: 42,
+            mixed_precision_training: true,
+            precision: Precision::Auto,
+            device: DeviceChoice::Auto,
+            enable_xformers_memory_efficient_attention: Always,
+            gradient_checkpointing: motion::Never,
+            is_debug: false,
+        }
+    }
+}
+
+impl Default for Validation {
+    fn default() -> Validation {
+        Validation {
+            prompts: Vec::new(),
+            negative_prompt: String::new(),
+            num_inference_steps: 25,
+            guidance_scale: 8.0,
+        }
+    }
+}
+
+impl Default for Lora {
+    fn default() -> Lora {
+        Lora { rank: 64, alpha: None }
+    }
+}
+
+impl Config {
+    /// The defaults of a stage, below whatever the user says.
+    pub fn for_stage(stage: Stage) -> Config {
+        let config = Config::default();
+        match stage {
+            Stage::Adapter => Config {
+                noise_scheduler_kwargs: diffusion::Config::scaled_linear(),
+                lora: Lora { rank: 128, alpha: None },
+                ..config
+            },
+            Stage::Motion | Stage::MotionLora => config,
+            Stage::Image => Config {
+                noise_scheduler_kwargs: diffusion::Config::scaled_linear(),
+                learning_rate: 1e-5,
+                ..config
+            },
+        }
+    }
+
+    /// AdamW's part.
+    pub fn adam(&self) -> optim::Config {
+        optim::Config {
+            adam_beta1: self.adam_beta1,
+            adam_beta2: self.adam_beta2,
+            adam_weight_decay: self.adam_weight_decay,
+            adam_epsilon: self.adam_epsilon,
+        }
+    }
+
+    /// Clips per update.
+    pub fn clips_per_step(&self) -> usize {
+        self.train_batch_size * self.gradient_accumulation_steps
+    }
+
+    /// Updates in all, for a set of `clips` clips.
+    pub fn total_steps(&self, clips: usize) -> i64 {
+        if self.max_train_steps > 0 {
+            return self.max_train_steps;
+        }
+        (self.max_train_epoch * clips as i64 + self.clips_per_step() as i64 - 1) / self.clips_per_step() as i64
+    }
+
+    /// The learning rate's schedule over `steps` updates.
+    pub fn lr_schedule(&self, steps: i64) -> lr::Schedule {
+        lr::Schedule {
+            cycles: self.lr_num_cycles,
+            power: self.lr_power,
+            ..lr::Schedule::new(self.lr_scheduler, self.lr_warmup_steps, steps)
+        }
+    }
+
+    /// Peak learning rate, scaled by the clips per update if asked.
+    pub fn base_lr(&self) -> f64 {
+        if self.scale_lr { self.learning_rate * self.clips_per_step() as f64 } else { self.learning_rate }
+    }
+
+    /// What contradicts itself or the stage: the key, and what to do.
+    pub fn check(&self, stage: Stage) -> Result<(), (&'static str, String)> {
+        let wrong = |key: &'static str, message: String| Err((key, message));
+        if self.image_finetune.is_some_and(|image| image != (stage == Stage::Image)) {
+            let command = if stage == Stage::Image { "train motion" } else { "train image" };
+            return wrong("image_finetune", format!("this file is for `{command}`, not for `train {stage}`"));
+        }
+        if self.pretrained_model_path.as_os_str().is_empty() {
+            return wrong(
+                "pretrained_model_path",
+                "no base model is named; set it, or give --base DIR (`animatediff init` makes a random one)".into(),
+            );
+        }
+        if self.max_train_steps > 0 && self.max_train_epoch > 0 {
+            return wrong("max_train_epoch", "both this and max_train_steps are set; set one of them to -1".into());
+        }
+        if self.max_train_steps <= 0 && self.max_train_epoch <= 0 {
+            return wrong("max_train_steps", "how long to train? Set this or max_train_epoch".into());
+        }
+        if self.train_batch_size == 0 || self.gradient_accumulation_steps == 0 {
+            return wrong("train_batch_size", "this and gradient_accumulation_steps must be at least 1".into());
+        }
+        if !(0.0..=1.0).contains(&self.cfg_random_null_text_ratio) {
+            return wrong("cfg_random_null_text_ratio", "a share between 0 and 1 is expected".into());
+        }
+        if !self.learning_rate.is_finite() || self.learning_rate < 0.0 {
+            return wrong("learning_rate", "a number of at least 0 is expected".into());
+        }
+        if !self.max_grad_norm.is_finite() || self.max_grad_norm <= 0.0 {
+            return wrong("max_grad_norm", "a number above 0 is expected".into());
+        }
+        if self.precision == Precision::Fp16 {
+            return wrong("precision", "fp16 training needs loss scaling, which is not available yet; use bf16".into());
+        }
+        if self.noise_scheduler_kwargs.num_train_timesteps < 1 {
+            return wrong("noise_scheduler_kwargs.num_train_timesteps", "at least 1 is expected".into());
+        }
+        let steps = self.validation_data.num_inference_steps;
+        if steps < 1 || steps > self.noise_scheduler_kwargs.num_train_timesteps {
+            return wrong("validation_data.num_inference_steps", "between 1 and num_train_timesteps is expected".into());
+        }
+        if self.lora.rank < 1 {
+            return wrong("lora.rank", "at least 1 is expected".into());
+        }
+        if self.keep_checkpoints == 0 {
+            return wrong("keep_checkpoints", "at least 1 is expected".into());
+        }
+        self.check_stage(stage)
+    }
+
+    fn check_stage(&self, stage: Stage) -> Result<(), (&'static str, String)> {
+        let wrong = |key: &'static str, message: &str| Err((key, message.to_owned()));
+        let low_rank = matches!(stage, Stage::Adapter | Stage::MotionLora);
+        if low_rank && self.trainable_modules.is_some() {
+            return wrong("trainable_modules", "this stage trains low-rank pairs only; remove the key");
+        }
+        if self.init_lora.is_some() && !low_rank {
+            return wrong("init_lora", "only `train adapter` and `train motionlora` train a LoRA; remove the key");
+        }
+        if stage == Stage::MotionLora && self.motion.is_none() {
+            return wrong("motion", "a MotionLoRA is trained on a motion module: set it, or give --motion FILE");
+        }
+        if self.motion.is_some() && matches!(stage, Stage::Adapter | Stage::Image) {
+            return wrong("motion", "this stage trains on pictures, without a motion module; remove the key");
+        }
+        if self.unet_additional_kwargs.is_some() && matches!(stage, Stage::Adapter | Stage::Image) {
+            return wrong("unet_additional_kwargs", "this stage has no motion module; remove the key");
+        }
+        if self.adapter.is_some() && stage == Stage::Adapter {
+            return wrong("adapter", "this stage trains an adapter; to go on from one, use init_lora");
+        }
+        if self.train_text_encoder && stage != Stage::Image {
+            return wrong("train_text_encoder", "only `train image` can train the text encoder; remove the key");
+        }
+        Ok(())
+    }
+}
+
+/// The official files write "" for a path that is not given.
+fn empty_is_none<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: From<String>,
+    D: Deserializer<'de>,
+{
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.filter(|text| !text.is_empty()).map(T::from))
+}

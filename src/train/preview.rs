@@ -1,0 +1,91 @@
+//! Pictures of a run: its first batch, and what the model makes of the validation prompts.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use super::{Config, board::Board, folder::file_stem, trainer::Trainer};
+use crate::{
+    clip::{Clip, Frame},
+    data::Sample,
+    sample::Request,
+};
+
+/// Frames per second of the pictures that move, as in the official trainer.
+const FPS: f64 = 8.0;
+
+/// Writes each of the first batch's samples as the model sees it: a GIF, or a PNG when it is one frame.
+pub fn first_batch(dir: &Path, board: &mut Board, samples: &[Sample]) -> Result<()> {
+    let mut taken = HashSet::new();
+    for (index, sample) in samples.iter().enumerate() {
+        let mut stem = file_stem(&sample.caption, &format!("0-{index}"));
+        if !taken.insert(stem.clone()) {
+            stem = format!("{stem}-{index}");
+        }
+        let clip = Clip { frames: frames(sample), fps: FPS };
+        save(&clip, &dir.join(stem), board, &format!("first_batch/{index}"), 0)?;
+    }
+    Ok(())
+}
+
+/// Samples every validation prompt at the run's seed, with the run's own schedule.
+pub fn validation(dir: &Path, board: &mut Board, config: &Config, frames: usize, trainer: &Trainer) -> Result<()> {
+    let (step, validation) = (trainer.step(), &config.validation_data);
+    let pipeline = trainer.pipeline();
+    let folder = dir.join(format!("sample-{step}"));
+    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    let mut clips = Vec::new();
+    for (index, prompt) in validation.prompts.iter().enumerate() {
+        let request = Request {
+            prompt: prompt.clone(),
+            negative_prompt: validation.negative_prompt.clone(),
+            seed: config.global_seed as i64,
+            steps: validation.num_inference_steps,
+            guidance_scale: validation.guidance_scale,
+            width: config.train_data.sample_size.width as i64,
+            height: config.train_data.sample_size.height as i64,
+            frames: frames as i64,
+        };
+        let noise = pipeline.noise(&request);
+        let latents = pipeline.denoise(&request, &noise, |_| Ok::<_, anyhow::Error>(()))?;
+        let clip = Clip { frames: pipeline.decode(&latents), fps: FPS };
+        save(&clip, &folder.join(index.to_string()), board, &format!("samples/{index}"), step)?;
+        clips.push(clip);
+    }
+    save(&Clip::grid(&clips, 4), &folder, board, "samples/all", step)?;
+    Ok(())
+}
+
+/// Saves to `stem` with the fitting extension, and shows it on the board.
+fn save(clip: &Clip, stem: &Path, board: &mut Board, tag: &str, step: i64) -> Result<PathBuf> {
+    let frame = &clip.frames[0];
+    let (width, height) = (frame.width as u32, frame.height as u32);
+    let moves = clip.frames.len() > 1;
+    let mut path = stem.as_os_str().to_owned();
+    path.push(if moves { ".gif" } else { ".png" });
+    let path = PathBuf::from(path);
+    let read = |path: &Path| fs::read(path).with_context(|| format!("{}: cannot be read back", path.display()));
+    if moves {
+        clip.save(&path)?;
+        board.animation_gif(tag, step, &read(&path)?, width, height)?;
+    } else {
+        frame.save_png(&path)?;
+        board.image_png(tag, step, &read(&path)?, width, height)?;
+    }
+    Ok(path)
+}
+
+/// Back from [-1, 1] to 8 bits.
+fn frames(sample: &Sample) -> Vec<Frame> {
+    let plane = sample.height * sample.width;
+    let frame = |pixels: &[f32]| {
+        let level = |value: f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
+        let rgb = (0..plane).flat_map(|at| [0, 1, 2].map(|channel| level(pixels[channel * plane + at]))).collect();
+        Frame { width: sample.width, height: sample.height, rgb }
+    };
+    sample.pixels.chunks(3 * plane).map(frame).collect()
+}

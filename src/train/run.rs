@@ -1,0 +1,356 @@
+//! A run: the loop, its folder, its checkpoints.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tch::Device;
+
+use super::{
+    Config, Stage,
+    board::Board,
+    checkpoint::{self, Checkpoint},
+    export,
+    folder::RunFolder,
+    interrupt::{Interrupt, Signal},
+    metrics::Metrics,
+    preview,
+    recipe::Recipe,
+    trainer::{StepReport, Trainer},
+};
+use crate::{
+    assemble::Base,
+    data::{Dataset, Faults, Loader},
+    yaml,
+};
+
+/// Who watches a run: the terminal, or a test.
+pub trait Observer {
+    /// Everything is loaded; training begins.
+    fn started(&mut self, summary: &Summary);
+    /// An update is done.
+    fn stepped(&mut self, report: &StepReport, pace: &Pace);
+    /// Something was written.
+    fn wrote(&mut self, what: &str, path: &Path);
+}
+
+/// What a run is about to do.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Stage.
+    pub stage: Stage,
+    /// The run's folder; none for a dry run.
+    pub folder: Option<PathBuf>,
+    /// Clips in the data set.
+    pub clips: usize,
+    /// Trained and frozen parameters.
+    pub parameters: (i64, i64),
+    /// Updates done before, and in all.
+    pub steps: (i64, i64),
+    /// Clips per update.
+    pub clips_per_step: usize,
+    /// Where, and in what precision.
+    pub device: String,
+}
+
+/// How fast a run goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Clips per second, since the start.
+    pub clips_per_second: f64,
+    /// Time left at this pace.
+    pub left: Duration,
+    /// Share of the time spent waiting for data.
+    pub waiting: f64,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// What the weights can be used by.
+    pub export: PathBuf,
+    /// The signal that ended it early.
+    pub interrupted: Option<Signal>,
+    /// Files that could not be read.
+    pub faults: Faults,
+}
+
+/// A run that is ready to go: configuration checked, data listed, networks built.
+pub struct Run {
+    config: Config,
+    recipe: Recipe,
+    base: Base,
+    dataset: Arc<Dataset>,
+    trainer: Trainer,
+    total_steps: i64,
+}
+
+impl Run {
+    /// Loads everything that `config` names, for `stage`. Writes nothing.
+    pub fn prepare(stage: Stage, config: Config) -> Result<Run> {
+        let device = config.device.resolve().map_err(anyhow::Error::msg)?;
+        let recipe = Recipe::new(stage, &config);
+        let base = Base::open(&config.pretrained_model_path)?;
+        check_size(&config, &base)?;
+        let mut data = config.train_data.clone();
+        data.sample_n_frames = recipe.frames;
+        let dataset = Arc::new(Dataset::open(&data)?);
+        let total_steps = config.total_steps(dataset.len());
+        let lr = config.lr_schedule(total_steps);
+        lr.check(config.base_lr()).map_err(|reason| anyhow::anyhow!("lr_scheduler: {reason}"))?;
+        let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
+        Ok(Run { config, recipe, base, dataset, trainer, total_steps })
+    }
+
+    /// What it will do.
+    pub fn summary(&self, folder: Option<&Path>) -> Summary {
+        let (device, kind) = self.trainer.device();
+        let place = match device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".into(),
+        };
+        let count = |tensors: &std::collections::BTreeMap<String, tch::Tensor>| -> i64 {
+            tensors.values().map(|tensor| tensor.numel() as i64).sum()
+        };
+        Summary {
+            stage: self.recipe.stage,
+            folder: folder.map(Path::to_owned),
+            clips: self.dataset.len(),
+            parameters: (count(&self.trainer.weights.trained), count(&self.trainer.weights.frozen)),
+            steps: (self.trainer.step(), self.total_steps),
+            clips_per_step: self.config.clips_per_step(),
+            device: format!("{place}, {}", if kind == tch::Kind::Float { "fp32" } else { "bf16" }),
+        }
+    }
+
+    /// One loss on the first clips: everything but the update and the files.
+    pub fn dry(&self) -> Result<f64> {
+        let mut loader = self.loader()?;
+        let samples = loader.next_batch(self.config.clips_per_step())?;
+        Ok(self.trainer.evaluate(&samples))
+    }
+
+    /// Trains to the end, or to a signal, in a new folder.
+    pub fn start(self, name: &str, observer: &mut dyn Observer) -> Result<Finished> {
+        let config = &self.config;
+        let folder =
+            if config.is_debug { RunFolder::debug(&config.output_dir)? } else { RunFolder::create(&config.output_dir, name)? };
+        crate::files::write_atomic(&folder.config(), |out| {
+            Ok(std::io::Write::write_all(out, yaml::to_text(config).as_bytes())?)
+        })?;
+        let outputs = Outputs {
+            board: Board::create(&folder.tensorboard(), None)?,
+            metrics: Metrics::create(&folder.metrics())?,
+            folder,
+        };
+        self.train(outputs, observer)
+    }
+
+    /// Takes up the run in `folder` at `checkpoint`, or at its newest one.
+    pub fn resume(mut self, folder: &Path, checkpoint: Option<&Path>, observer: &mut dyn Observer) -> Result<Finished> {
+        let folder = RunFolder::open(folder)?;
+        let path = match checkpoint {
+            Some(path) => path.to_owned(),
+            None => checkpoint::newest(&folder.checkpoints())?
+                .with_context(|| format!("{}: no complete checkpoint to resume from", folder.checkpoints().display()))?,
+        };
+        let checkpoint = checkpoint::load(&path)?;
+        self.check_same(&checkpoint.state).with_context(|| format!("{}: cannot be resumed", path.display()))?;
+        let group = |name: &str| {
+            checkpoint.tensors.get(name).with_context(|| format!("{}: it has no `{name}`", path.display()))
+        };
+        let step = checkpoint.step;
+        self.trainer
+            .restore(step, group("trained")?, group("optimizer")?)
+            .with_context(|| format!("{}: cannot be resumed", path.display()))?;
+        for abandoned in checkpoint::abandon_after(&folder.checkpoints(), step)? {
+            observer.wrote("set aside, as it is later than the step resumed from:", &abandoned);
+        }
+        let outputs = Outputs {
+            board: Board::create(&folder.tensorboard(), Some(step + 1))?,
+            metrics: Metrics::resume(&folder.metrics(), step)?,
+            folder,
+        };
+        self.train(outputs, observer)
+    }
+
+    fn train(mut self, mut outputs: Outputs, observer: &mut dyn Observer) -> Result<Finished> {
+        let interrupt = Interrupt::install().context("signals cannot be handled")?;
+        observer.started(&self.summary(Some(outputs.folder.root())));
+        let mut loader = self.loader()?;
+        let mut clock = Clock::start();
+        let first = self.trainer.step();
+        while self.trainer.step() < self.total_steps {
+            let samples = clock.wait(|| loader.next_batch(self.config.clips_per_step()))?;
+            if self.trainer.step() == 0 {
+                preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples)?;
+            }
+            let report = self.trainer.update(&samples)?;
+            let pace = clock.pace((report.step - first) as usize * samples.len(), self.total_steps - report.step, samples.len());
+            outputs.log(&report, &pace)?;
+            observer.stepped(&report, &pace);
+            let stop = interrupt.requested();
+            if stop.is_some() || self.checkpoint_due(report.step) {
+                self.save(&outputs, observer)?;
+            }
+            if let Some(signal) = stop {
+                return self.finish(outputs, loader.faults(), Some(signal), observer);
+            }
+            if self.validation_due(report.step) {
+                let samples = outputs.folder.samples();
+                preview::validation(&samples, &mut outputs.board, &self.config, self.recipe.frames, &self.trainer)?;
+                observer.wrote("samples", &samples.join(format!("sample-{}", report.step)));
+            }
+        }
+        self.finish(outputs, loader.faults(), None, observer)
+    }
+
+    fn finish(
+        self,
+        mut outputs: Outputs,
+        faults: &Faults,
+        interrupted: Option<Signal>,
+        observer: &mut dyn Observer,
+    ) -> Result<Finished> {
+        if interrupted.is_none() && !self.checkpoint_due(self.trainer.step()) {
+            self.save(&outputs, observer)?;
+        }
+        outputs.board.flush()?;
+        outputs.metrics.sync()?;
+        let export = outputs.folder.export();
+        let export = export::export(&export, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
+        observer.wrote("export", &export);
+        Ok(Finished { folder: outputs.folder.root().to_owned(), export, interrupted, faults: faults.clone() })
+    }
+
+    fn save(&self, outputs: &Outputs, observer: &mut dyn Observer) -> Result<()> {
+        let detached = |tensors: &std::collections::BTreeMap<String, tch::Tensor>| {
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
+        };
+        let checkpoint = Checkpoint {
+            step: self.trainer.step(),
+            tensors: [
+                ("trained".to_owned(), detached(&self.trainer.weights.trained)),
+                ("optimizer".to_owned(), self.trainer.optimizer.state()),
+            ]
+            .into(),
+            state: self.identity(),
+        };
+        let path = checkpoint::save(&outputs.folder.checkpoints(), &checkpoint, Some(self.config.keep_checkpoints))?;
+        observer.wrote("checkpoint", &path);
+        Ok(())
+    }
+
+    fn loader(&self) -> Result<Loader> {
+        let position = self.trainer.step() as u64 * self.config.clips_per_step() as u64;
+        Ok(Loader::new(Arc::clone(&self.dataset), self.config.global_seed, position, self.config.num_workers)?)
+    }
+
+    fn checkpoint_due(&self, step: i64) -> bool {
+        let every = |steps: i64| steps > 0 && step % steps == 0;
+        let epochs = self.config.checkpointing_epochs;
+        let epoch_steps = (epochs * self.dataset.len() as i64) / self.config.clips_per_step() as i64;
+        every(self.config.checkpointing_steps) || (epochs > 0 && every(epoch_steps.max(1)))
+    }
+
+    fn validation_due(&self, step: i64) -> bool {
+        let steps = self.config.validation_steps;
+        !self.config.validation_data.prompts.is_empty()
+            && ((steps > 0 && step % steps == 0) || self.config.validation_steps_tuple.contains(&step))
+    }
+
+    /// What must be the same for a resumed run to equal the undisturbed one.
+    fn identity(&self) -> Value {
+        json!({
+            "stage": self.recipe.stage,
+            "global_seed": self.config.global_seed,
+            "clips_per_step": self.config.clips_per_step(),
+            "clips": self.dataset.len(),
+            "sample_size": self.config.train_data.sample_size,
+            "sample_n_frames": self.recipe.frames,
+            "sample_stride": self.config.train_data.sample_stride,
+        })
+    }
+
+    fn check_same(&self, saved: &Value) -> Result<()> {
+        let now = self.identity();
+        for (key, value) in now.as_object().expect("an object") {
+            let before = saved.get(key).unwrap_or(&Value::Null);
+            ensure!(
+                before == value,
+                "`{key}` was {before} and is now {value}; a resumed run continues the same order of the same data. \
+                 Start a new run instead, from the exported weights"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn check_size(config: &Config, base: &Base) -> Result<()> {
+    let (size, scale) = (config.train_data.sample_size, base.vae.downscale() as usize);
+    if size.height % scale != 0 || size.width % scale != 0 {
+        bail!(
+            "train_data.sample_size is {size}; both sides must be divisible by {scale}, such as {}x{}",
+            (size.width / scale).max(1) * scale,
+            (size.height / scale).max(1) * scale
+        );
+    }
+    Ok(())
+}
+
+/// The files a run writes as it goes.
+struct Outputs {
+    folder: RunFolder,
+    board: Board,
+    metrics: Metrics,
+}
+
+impl Outputs {
+    fn log(&mut self, report: &StepReport, pace: &Pace) -> Result<()> {
+        let StepReport { step, loss, grad_norm, lr } = *report;
+        let row = json!({
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "clips_per_second": pace.clips_per_second,
+            "waiting_for_data": pace.waiting,
+        });
+        self.metrics.append(step, &row)?;
+        for (tag, value) in [("train_loss", loss), ("lr", lr), ("grad_norm", grad_norm)] {
+            self.board.scalar(tag, step, value)?;
+        }
+        self.board.scalar("clips_per_second", step, pace.clips_per_second)
+    }
+}
+
+/// Where the time of a run goes.
+struct Clock {
+    start: Instant,
+    waited: Duration,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { start: Instant::now(), waited: Duration::ZERO }
+    }
+
+    fn wait<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.waited += start.elapsed();
+        result
+    }
+
+    fn pace(&self, clips: usize, steps_left: i64, clips_per_step: usize) -> Pace {
+        let elapsed = self.start.elapsed().as_secs_f64();
+        let clips_per_second = clips as f64 / elapsed;
+        let left = (steps_left as f64 * clips_per_step as f64 / clips_per_second).min(1e9);
+        Pace { clips_per_second, left: Duration::from_secs_f64(left), waiting: self.waited.as_secs_f64() / elapsed }
+    }
+}
