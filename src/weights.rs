@@ -1,0 +1,3 @@
+//! Named tensors on disk.
+
+pub mod write;
