@@ -117,10 +117,13 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 /// An error that names the path and the step, with the free space where the disk is full.
 pub(crate) fn failed(path: &Path, step: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();
-    let full = error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::StorageFull);
+    let full =
+        error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::StorageFull);
     let free = existing_ancestor(path).filter(|_| full).and_then(|dir| free_space(dir).ok());
     match free {
-        Some(free) => error.context(format!("{}: cannot {step}, the disk is full ({} free)", path.display(), mib(free))),
+        Some(free) => {
+            error.context(format!("{}: cannot {step}, the disk is full ({} free)", path.display(), mib(free)))
+        }
         None => error.context(format!("{}: cannot {step}", path.display())),
     }
 }

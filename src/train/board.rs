@@ -180,6 +180,7 @@ fn file_name(dir: &Path) -> Result<String> {
         second = second.max(earlier.map_or(0, |earlier: u64| earlier.saturating_add(1)));
     }
     let system = rustix::system::uname();
-    let host: String = system.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let host: String =
+        system.nodename().to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     Ok(format!("{PREFIX}{second:010}.{host}.{}.0", std::process::id()))
 }

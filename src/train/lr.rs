@@ -56,7 +56,9 @@ impl Schedule {
             return Err(format!("{warmup_steps} warm-up steps of {total_steps} cannot be scheduled"));
         }
         if kind == Kind::Constant && warmup_steps > 0 {
-            return Err(format!("`constant` has no warm-up, and {warmup_steps} steps are asked for; use `constant_with_warmup`"));
+            return Err(format!(
+                "`constant` has no warm-up, and {warmup_steps} steps are asked for; use `constant_with_warmup`"
+            ));
         }
         if warmup_steps > total_steps {
             return Err(format!("the warm-up of {warmup_steps} steps is longer than the training, {total_steps}"));

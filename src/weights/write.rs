@@ -70,7 +70,9 @@ pub fn stream_safetensors<'a, S: AsRef<str>>(
     for entry in &entries {
         buffer.resize(entry.bytes, 0);
         let dense = entry.tensor.detach();
-        dense.f_copy_data_u8(&mut buffer, dense.numel()).with_context(|| format!("cannot read tensor `{}`", entry.name))?;
+        dense
+            .f_copy_data_u8(&mut buffer, dense.numel())
+            .with_context(|| format!("cannot read tensor `{}`", entry.name))?;
         out.write_all(&buffer)?;
     }
     Ok(())
@@ -85,7 +87,8 @@ struct Entry<'a> {
 
 /// In the order of the format's own writer: widest elements first, which keeps every tensor aligned, then by name.
 fn entries<'a, S: AsRef<str>>(tensors: impl IntoIterator<Item = (S, &'a Tensor)>) -> Result<Vec<Entry<'a>>> {
-    let mut entries = tensors.into_iter().map(|(name, tensor)| entry(name.as_ref(), tensor)).collect::<Result<Vec<_>>>()?;
+    let mut entries =
+        tensors.into_iter().map(|(name, tensor)| entry(name.as_ref(), tensor)).collect::<Result<Vec<_>>>()?;
     entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
     let mut seen = BTreeSet::new();
     match entries.iter().find(|entry| !seen.insert(&entry.name)) {
@@ -102,7 +105,9 @@ fn entry<'a>(name: &str, tensor: &'a Tensor) -> Result<Entry<'a>> {
         bail!("tensor `{name}` is undefined or sparse, which a safetensors file cannot hold");
     }
     let kind = tensor.kind();
-    let Some(dtype) = dtype_of(kind) else { bail!("tensor `{name}` is {kind:?}, which a safetensors file cannot hold") };
+    let Some(dtype) = dtype_of(kind) else {
+        bail!("tensor `{name}` is {kind:?}, which a safetensors file cannot hold")
+    };
     Ok(Entry { name: name.to_owned(), tensor, dtype, bytes: tensor.numel() * kind.elt_size_in_bytes() })
 }
 
