@@ -135,8 +135,14 @@ impl<'a> ParsedFile<'a> {
         let path = file.path;
         let at = |line| Origin::File { path: path.to_owned(), line };
         let syntax = |error: serde_yaml::Error| {
+            let message = error.to_string();
+            let lines = lines::Lines::scan(file.text);
+            if let Some((key, first, second)) = lines.double().filter(|_| message.contains("duplicate entry")) {
+                let message = format!("`{}` is given twice, first on line {first}", key.join("."));
+                return Problem::new(at(Some(second)), message);
+            }
             let line = error.location().map(|place| place.line());
-            Problem::new(at(line), format!("not valid YAML: {}", error::without_place(&error.to_string())))
+            Problem::new(at(line), format!("not valid YAML: {}", error::without_place(&message)))
         };
         let mut value: serde_yaml::Value = serde_yaml::from_str(file.text).map_err(syntax)?;
         value.apply_merge().map_err(syntax)?;

@@ -64,7 +64,7 @@ impl Schedule {
             return Err(format!("the warm-up of {warmup_steps} steps is longer than the training, {total_steps}"));
         }
         if kind == Kind::Polynomial && self.lr_end >= base {
-            return Err(format!("`polynomial` falls to {}, which is not below the base rate {base}", self.lr_end));
+            return Err(format!("`polynomial` falls to {:e}, which is not below the base rate {base:e}", self.lr_end));
         }
         if kind == Kind::CosineWithRestarts && self.cycles < 1.0 {
             return Err(format!("{} cycles are less than one", self.cycles));

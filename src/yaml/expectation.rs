@@ -28,7 +28,7 @@ fn expectation(expected: &str) -> String {
         "a string" | "string" | "path string" => "a text".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a map" => "a section of keys".to_owned(),
-        other if other.starts_with("struct ") => "a section of keys".to_owned(),
+        other if other.starts_with("struct") => "a section of keys".to_owned(),
         other if other.starts_with("enum ") || other == "string or map" => "one of its words".to_owned(),
         other => other.strip_prefix("a nonzero ").map_or(other.to_owned(), |_| "a whole number from 1 up".to_owned()),
     }

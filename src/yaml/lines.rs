@@ -30,6 +30,12 @@ impl Lines {
         let best = self.0.iter().map(|(known, _)| depth(known)).max()?;
         self.0.iter().find(|(known, _)| best > 0 && depth(known) == best).map(|(_, line)| *line)
     }
+
+    /// The first key that is there twice, with its first and its second line.
+    pub fn double(&self) -> Option<(&[String], usize, usize)> {
+        let mut seen = std::collections::BTreeMap::new();
+        self.0.iter().find_map(|(path, line)| seen.insert(path, *line).map(|first| (path.as_slice(), first, *line)))
+    }
 }
 
 /// What the following lines belong to.

@@ -48,11 +48,30 @@ type Failure = (Vec<String>, String);
 
 /// One reading: unknown keys go to `unknown`, the first wrong value is the error, with its path.
 fn attempt<T: DeserializeOwned>(tree: &Value, unknown: &mut Vec<Vec<String>>) -> Result<T, Failure> {
+    if let Some(path) = list_for_section::<T>(tree, &mut Vec::new()) {
+        return Err((path, "invalid type: sequence, expected struct".to_owned()));
+    }
     let mut track = Track::new();
     let tracked = serde_path_to_error::Deserializer::new(tree, &mut track);
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(ignored_path(&path));
     let result = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
     result.map_err(|error| (tracked_path(&track.path()), error.to_string()))
+}
+
+/// serde takes a list for a struct, its entries for the keys in their order, which nobody means who writes YAML.
+fn list_for_section<T: DeserializeOwned>(tree: &Value, path: &mut Vec<String>) -> Option<Vec<String>> {
+    let entries: Vec<(String, &Value)> = match tree {
+        Value::Array(_) if fields::at::<T>(path).is_some() => return Some(path.clone()),
+        Value::Array(items) => items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
+        Value::Object(object) => object.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        _ => return None,
+    };
+    entries.into_iter().find_map(|(key, value)| {
+        path.push(key);
+        let found = list_for_section::<T>(value, path);
+        path.pop();
+        found
+    })
 }
 
 fn unknown_key<T: DeserializeOwned>(stack: &Stack<'_>, path: &[String]) -> Problem {

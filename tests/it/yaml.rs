@@ -122,9 +122,9 @@ fn all_mistakes_are_reported_at_once() {
             "train.yaml:4: unknown key `train_data.csv`; known here: sample_size, sample_stride, csv_path",
             "train.yaml:5: `mixed_precision_training`: expected true or false, found the text \"yes\"; YAML 1.2 has only true and false",
             "--set validation.promts=[a]: unknown key `validation.promts`; did you mean `validation.prompts`?",
+            "--set validation.promts=[a]: the key `validation.prompts` is missing",
             "--set nosuch=1: unknown key `nosuch`; known here: output_dir, learning_rate, max_train_steps, \
              mixed_precision_training, scheduler, train_data, validation, unet_additional_kwargs, jobs",
-            "--set validation.promts=[a]: the key `validation.prompts` is missing",
         ]
     );
 }
@@ -187,9 +187,11 @@ fn bad_overrides_name_themselves() {
 #[test]
 fn syntax_errors_and_double_keys_name_their_line() {
     let double = message("learning_rate: 1\nmax_train_steps: 5\nlearning_rate: 2\n", &[]);
-    assert_eq!(double, "train.yaml:1: not valid YAML: duplicate entry with key \"learning_rate\"");
+    assert_eq!(double, "train.yaml:3: `learning_rate` is given twice, first on line 1");
     let nested = message("a: 1\ntrain_data:\n  sample_size: 1\n  sample_size: 2\n", &[]);
-    assert!(nested.starts_with("train.yaml:3: not valid YAML: train_data: duplicate entry"), "{nested}");
+    assert_eq!(nested, "train.yaml:4: `train_data.sample_size` is given twice, first on line 3");
+    let flow = message("train_data: {a: 1, a: 2}\n", &[]);
+    assert_eq!(flow, "train.yaml:1: not valid YAML: train_data: duplicate entry with key \"a\"");
     let syntax = message("learning_rate: 1\ntrain_data: [1, 2\nmax_train_steps: 5\n", &[]);
     assert!(syntax.starts_with("train.yaml:3: not valid YAML: "), "{syntax}");
     let tab = message("train_data:\n\tsample_size: 5\n", &[]);
