@@ -1,10 +1,30 @@
 //! AnimateDiff on libtorch: three training stages and sampling, in one program.
+//!
+//! Data goes one way, as plain values: a configuration and weight files become networks ([`assemble`]); clips become
+//! batches ([`data`]); a batch becomes a loss ([`train`]) or noise becomes a clip ([`sample`]). In reading order:
+//!
+//! - [`nn`]: layers, and where a parameter's fate is decided;
+//! - [`model`]: CLIP's text encoder, the VAE, and the one UNet with its motion modules;
+//! - [`diffusion`]: noise schedules, the objective, DDIM, guidance;
+//! - [`weights`]: files of tensors, and the tables between other tools' names and ours;
+//! - [`assemble`]: from files to networks;
+//! - [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
+//! - [`sample`] and [`train`];
+//! - [`cli`]: the commands, the only part that prints.
+
 pub mod assemble;
+pub mod cli;
+pub mod clip;
+pub mod data;
+pub mod device;
 pub mod diffusion;
+pub mod files;
 pub mod model;
 pub mod native;
 pub mod nn;
+pub mod sample;
 pub mod tokenizer;
 pub mod train;
+pub mod video;
 pub mod weights;
-pub mod files;
+pub mod yaml;

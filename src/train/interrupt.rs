@@ -1,0 +1,73 @@
+//! SIGINT and SIGTERM as values that the training loop asks for between steps.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::SigId;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// A request to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT: Ctrl-C.
+    Int,
+    /// SIGTERM: a cluster or a service manager.
+    Term,
+}
+
+impl Signal {
+    /// What the program exits with after it has stopped in order: 128 plus the signal's number.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Signal::Int => 128 + SIGINT,
+            Signal::Term => 128 + SIGTERM,
+        }
+    }
+}
+
+/// The handlers. The first signal only sets a flag; SIGINT after it ends the process at once, with 130.
+///
+/// When this is dropped, both signals do nothing any more until the next [`Interrupt::install`].
+#[derive(Debug)]
+pub struct Interrupt {
+    received: Arc<AtomicUsize>,
+    handlers: Vec<SigId>,
+}
+
+impl Interrupt {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn install() -> io::Result<Self> {
+        let received = Arc::new(AtomicUsize::new(0));
+        let armed = Arc::new(AtomicBool::new(false));
+        // In this order: the exit looks at `armed` before the same signal arms it.
+        let handlers = vec![
+            signal_hook::flag::register_conditional_shutdown(SIGINT, Signal::Int.exit_code(), Arc::clone(&armed))?,
+            signal_hook::flag::register(SIGINT, Arc::clone(&armed))?,
+            signal_hook::flag::register(SIGTERM, armed)?,
+            signal_hook::flag::register_usize(SIGINT, Arc::clone(&received), SIGINT as usize)?,
+            signal_hook::flag::register_usize(SIGTERM, Arc::clone(&received), SIGTERM as usize)?,
+        ];
+        Ok(Self { received, handlers })
+    }
+
+    /// The signal that came, the latest if there were several; `None` while there was none.
+    pub fn requested(&self) -> Option<Signal> {
+        match i32::try_from(self.received.load(Ordering::Relaxed)) {
+            Ok(SIGINT) => Some(Signal::Int),
+            Ok(SIGTERM) => Some(Signal::Term),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        for handler in self.handlers.drain(..) {
+            signal_hook::low_level::unregister(handler);
+        }
+    }
+}

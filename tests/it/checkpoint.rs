@@ -1,0 +1,199 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use animatediff::train::checkpoint::{Checkpoint, abandon_after, load, newest, save};
+use animatediff::weights::write::{dtype_of, kind_of, stream_safetensors, write_safetensors};
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+use tempfile::tempdir;
+
+use crate::child;
+
+const KINDS: [Kind; 9] = [
+    Kind::Bool,
+    Kind::Uint8,
+    Kind::Int8,
+    Kind::Int16,
+    Kind::Int64,
+    Kind::Half,
+    Kind::BFloat16,
+    Kind::Float,
+    Kind::Double,
+];
+
+fn example(step: i64) -> Checkpoint {
+    let base = Tensor::arange(24, (Kind::Float, Device::Cpu)) * 0.37 - 3.0 + step as f64;
+    let trained = KINDS.iter().map(|&kind| (format!("up.{kind:?}"), base.to_kind(kind).view([2, 3, 4]))).collect();
+    let odd = BTreeMap::from([
+        ("strided".to_owned(), base.view([4, 6]).transpose(0, 1)),
+        ("scalar".to_owned(), Tensor::from(f32::NAN)),
+        ("empty".to_owned(), Tensor::zeros([0, 3], (Kind::Float, Device::Cpu))),
+        ("int".to_owned(), Tensor::from_slice(&[i32::MIN, i32::MAX])),
+    ]);
+    let tensors = BTreeMap::from([("trained".to_owned(), trained), ("adam".to_owned(), odd)]);
+    Checkpoint {
+        step,
+        tensors,
+        state: json!({"loss_scale": 65536.0, "ema": 0.1 + 0.2, "seed": u64::MAX, "third": 1.0 / 3.0}),
+    }
+}
+
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.copy_data_u8(&mut bytes, tensor.numel());
+    bytes
+}
+
+fn steps(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn flip_last_byte(path: &Path) {
+    let mut content = fs::read(path).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    fs::write(path, content).unwrap();
+}
+
+#[test]
+fn everything_comes_back_bit_for_bit() {
+    let dir = tempdir().unwrap();
+    let saved = example(60);
+    let path = save(dir.path(), &saved, None).unwrap();
+    assert!(path.ends_with("step-00000060"));
+    assert_eq!(steps(&path), ["adam.safetensors", "manifest.json", "state.json", "trained.safetensors"]);
+    let loaded = load(&path).unwrap();
+    assert_eq!((loaded.step, &loaded.state), (60, &saved.state));
+    assert_eq!(loaded.tensors.keys().collect::<Vec<_>>(), saved.tensors.keys().collect::<Vec<_>>());
+    for (stem, group) in &saved.tensors {
+        assert_eq!(group.len(), loaded.tensors[stem].len());
+        for (name, tensor) in group {
+            let back = &loaded.tensors[stem][name];
+            assert_eq!((back.kind(), back.size()), (tensor.kind(), tensor.size()), "{stem}/{name}");
+            assert_eq!(bytes(back), bytes(tensor), "{stem}/{name}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_falls_back_and_names_the_file() {
+    for file in ["trained.safetensors", "state.json", "manifest.json"] {
+        let dir = tempdir().unwrap();
+        let first = save(dir.path(), &example(1), None).unwrap();
+        let second = save(dir.path(), &example(2), None).unwrap();
+        assert_eq!(newest(dir.path()).unwrap(), Some(second.clone()));
+        flip_last_byte(&second.join(file));
+        let message = format!("{:#}", load(&second).unwrap_err());
+        assert!(message.contains(file), "{message}");
+        assert_eq!(newest(dir.path()).unwrap(), Some(first.clone()));
+        fs::remove_file(first.join(file)).unwrap();
+        let message = newest(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("all 2 checkpoints are damaged"), "{message}");
+    }
+}
+
+#[test]
+fn no_checkpoint_is_no_error() {
+    let dir = tempdir().unwrap();
+    assert_eq!(newest(dir.path()).unwrap(), None);
+    assert_eq!(newest(&dir.path().join("none")).unwrap(), None);
+}
+
+#[test]
+fn old_ones_rotate_out_and_leftovers_of_killed_runs_go() {
+    let dir = tempdir().unwrap();
+    fs::create_dir(dir.path().join(".step-00000009.partial-1")).unwrap();
+    fs::write(dir.path().join(".step-00000009.partial-1/trained.safetensors"), "half").unwrap();
+    for step in [10, 20, 30, 40] {
+        save(dir.path(), &example(step), Some(2)).unwrap();
+    }
+    assert_eq!(steps(dir.path()), ["step-00000030", "step-00000040"]);
+    save(dir.path(), &example(40), Some(0)).unwrap();
+    assert_eq!(steps(dir.path()), ["step-00000040"]);
+    load(&dir.path().join("step-00000040")).unwrap();
+}
+
+#[test]
+fn later_checkpoints_are_set_aside_when_a_run_goes_back() {
+    let dir = tempdir().unwrap();
+    for step in [10, 20, 30] {
+        save(dir.path(), &example(step), None).unwrap();
+    }
+    assert_eq!(abandon_after(dir.path(), 10).unwrap().len(), 2);
+    assert!(newest(dir.path()).unwrap().unwrap().ends_with("step-00000010"));
+    assert_eq!(steps(dir.path()), ["abandoned-step-00000020", "abandoned-step-00000030", "step-00000010"]);
+}
+
+#[test]
+fn a_save_that_fails_midway_leaves_the_earlier_ones() {
+    if let Some(dir) = child::folder() {
+        child::limit_file_size(4096);
+        let mut big = example(2);
+        let group = BTreeMap::from([("w".to_owned(), Tensor::ones([100_000], (Kind::Float, Device::Cpu)))]);
+        big.tensors.insert("trained".to_owned(), group);
+        let message = format!("{:#}", save(&dir, &big, Some(1)).unwrap_err());
+        assert!(message.starts_with("the checkpoint of step 2 was not saved"), "{message}");
+        assert!(message.contains("trained.safetensors: cannot write"), "{message}");
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let first = save(dir.path(), &example(1), None).unwrap();
+    let status =
+        child::spawn("checkpoint::a_save_that_fails_midway_leaves_the_earlier_ones", dir.path()).wait().unwrap();
+    assert!(status.success());
+    assert_eq!(steps(dir.path()), ["step-00000001"]);
+    assert_eq!(newest(dir.path()).unwrap(), Some(first));
+}
+
+#[test]
+fn groups_and_steps_that_make_no_file_name_are_refused() {
+    let dir = tempdir().unwrap();
+    let mut bad = example(1);
+    bad.tensors.insert("../x".to_owned(), BTreeMap::new());
+    assert!(format!("{:#}", save(dir.path(), &bad, None).unwrap_err()).contains("`../x` cannot be the name"));
+    assert!(save(dir.path(), &example(-1), None).is_err());
+    assert!(steps(dir.path()).is_empty());
+}
+
+#[test]
+fn a_group_in_a_manifest_cannot_leave_its_folder() {
+    let dir = tempdir().unwrap();
+    let path = save(dir.path(), &example(1), None).unwrap();
+    let manifest = path.join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap().replace("adam.safetensors", "../adam.safetensors");
+    fs::write(&manifest, text).unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("not a plain file name"));
+}
+
+#[test]
+fn safetensors_files_are_valid_sorted_and_reproducible() {
+    let dir = tempdir().unwrap();
+    let group = &example(3).tensors["trained"];
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned()), ("a".to_owned(), "b".to_owned())]);
+    let path = dir.path().join("x.safetensors");
+    write_safetensors(&path, group, &metadata).unwrap();
+    let content = fs::read(&path).unwrap();
+    let mut again = Vec::new();
+    stream_safetensors(&mut again, group, &metadata).unwrap();
+    assert_eq!(content, again);
+    let parsed = safetensors::SafeTensors::deserialize(&content).unwrap();
+    assert_eq!(parsed.names().len(), KINDS.len());
+    for (name, tensor) in group {
+        assert_eq!(parsed.tensor(name).unwrap().data(), bytes(tensor), "{name}");
+    }
+    let (_, header) = safetensors::SafeTensors::read_metadata(&content).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    assert!(KINDS.iter().all(|&kind| kind_of(dtype_of(kind).unwrap()) == Some(kind)));
+}
+
+#[test]
+fn tensors_that_the_format_lacks_are_named() {
+    let one = Tensor::zeros([1], (Kind::ComplexDouble, Device::Cpu));
+    let error = stream_safetensors(&mut Vec::new(), [("x.y", &one)], &BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("`x.y` is ComplexDouble"), "{error}");
+    let one = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+    let error = stream_safetensors(&mut Vec::new(), [("x", &one), ("x", &one)], &BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("`x` is given twice"), "{error}");
+}
