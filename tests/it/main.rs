@@ -1,1 +1,4 @@
+//! The integration tests: one binary, because libtorch is linked into each.
 
+mod data;
+mod video;
