@@ -89,12 +89,10 @@ pub fn check_target(path: &Path) -> Result<()> {
         folder = parent(folder);
     }
     ensure!(folder.is_dir(), "{}: {} is a file, not a folder; choose another path", path.display(), folder.display());
-    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).map_err(|error| {
-        anyhow::anyhow!(
-            "{}: folder {} cannot be written to ({error}); choose another path",
-            path.display(),
-            folder.display()
-        )
+    // Tried, not asked: permissions alone do not tell of read-only and special file systems.
+    tempfile::Builder::new().prefix(".animatediff").tempfile_in(folder).map(drop).map_err(|error| {
+        let folder = folder.display();
+        anyhow::anyhow!("{}: folder {folder} cannot be written to ({error}); choose another path", path.display())
     })
 }
 

@@ -37,7 +37,11 @@ pub(super) struct Stamps {
 /// Keeps FFmpeg from printing: what it has to say reaches the caller as errors.
 pub(super) fn silence() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet));
+    ONCE.call_once(|| {
+        // Loads the texts of its errors; nothing in it can fail since FFmpeg 4.
+        let _ = ffmpeg_next::init();
+        ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet);
+    });
 }
 
 /// `path` as FFmpeg wants it: text, and marked as a file so that a colon in a name does not select a protocol.
@@ -89,16 +93,20 @@ pub(super) fn scan(path: &Path, input: &mut format::context::Input) -> Result<Tr
         .ok_or_else(|| VideoError::NotAVideo { path: path.to_path_buf(), reason: "it has no video track".into() })?;
     let (index, time_base, declared) = (stream.index(), stream.time_base(), stream.frames());
     let rate = [stream.avg_frame_rate(), stream.rate()].into_iter().map(f64::from).find(|r| r.is_finite() && *r > 0.0);
+    let promised = declared > 0 || stream.duration() > 0;
     let packets = packets(path, input, index)?;
     if packets.is_empty() {
         let path = path.to_path_buf();
-        return Err(match declared {
-            ..=0 => VideoError::NoFrames { path },
-            n => VideoError::Truncated { path, readable: 0, reason: format!("none of {n} frames is there") },
+        return Err(if promised {
+            let reason = "none of the frames that it announces is there".into();
+            VideoError::Truncated { path, readable: 0, reason }
+        } else {
+            VideoError::NoFrames { path }
         });
     }
     let stamps = stamps(&packets);
-    let fps = rate.or_else(|| stamps.as_ref().and_then(|s| mean_rate(&s.all, time_base))).unwrap_or(25.0);
+    // Counted rather than believed: headers round (Matroska to 30.3 for 29.97) or hold a guess.
+    let fps = stamps.as_ref().and_then(|s| mean_rate(&s.all, time_base)).or(rate).unwrap_or(25.0);
     Ok(Track { index, time_base, fps, frames: packets.len(), stamps })
 }
 

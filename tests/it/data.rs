@@ -153,8 +153,11 @@ fn tables_that_cannot_be_used_say_where_and_why() {
 fn folders_bring_captions_in_text_files() {
     let folder = folder();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    ["b10.mp4", "b9.mkv", "still.png", "table.json", ".hidden"].map(|name| write(name, ""));
-    counting(2, 8.0).save(&folder.path().join("frames.v2")).unwrap();
+    for name in ["b10.mp4", "b9.mkv", "still.png", "table.json", ".hidden"] {
+        write(name, "");
+    }
+    counting(2, 8.0).save(&folder.path().join("frames")).unwrap();
+    fs::rename(folder.path().join("frames"), folder.path().join("frames.v2")).unwrap();
     write("b10.txt", "ten\n");
     write("b9.txt", " nine ");
     write("frames.v2.txt", "a folder");
@@ -275,7 +278,7 @@ fn orders_and_draws_never_change() {
     let items: Vec<usize> = (0..8).map(|position| order::item(42, position, 1000)).collect();
     let mut random = choice::random(42, 7);
     let draws: Vec<u64> = (0..4).map(|_| choice::below(&mut random, 1000)).collect();
-    assert_eq!((items, draws), (vec![0; 8], vec![0; 4]));
+    assert_eq!((items, draws), (vec![38, 16, 33, 781, 640, 121, 863, 454], vec![272, 31, 305, 459]));
 }
 
 // Choice of frames.
@@ -380,7 +383,7 @@ fn crops_are_central_and_halves_round_to_even() {
     // 4 high stays; of the width, 5 and 7 columns more than needed: offsets 2.5 and 3.5 become 2 and 4.
     for (extra, offset) in [(5, 2), (7, 4), (4, 2), (1, 0), (3, 2)] {
         let pixels = pixels::pixels(&[gradient(4 + extra, 4)], Size::square(4), false);
-        assert_eq!((pixels[0] * 0.5 + 0.5) * 255.0, offset as f32, "{extra} columns to crop");
+        assert_eq!(((pixels[0] * 0.5 + 0.5) * 255.0).round(), offset as f32, "{extra} columns to crop");
     }
 }
 
@@ -486,6 +489,7 @@ fn broken(clips: usize, broken: &[usize]) -> (TempDir, Config) {
 #[test]
 fn an_unreadable_item_is_replaced_by_the_next_readable_one() {
     let (_folder, config) = broken(40, &[3, 20]);
+    let config = Config { max_unreadable: 0.1, ..config };
     let dataset = Arc::new(Dataset::open(&config).unwrap());
     let mut loader = Loader::new(dataset.clone(), 11, 0, 4).unwrap();
     let whole = loader.next_batch(120).unwrap();

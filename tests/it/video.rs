@@ -310,7 +310,7 @@ mod ffmpeg {
     fn a_video_without_frames_says_so() {
         let folder = folder();
         let full = video(folder.path(), "source.mp4", 2);
-        let path = folder.path().join("empty.mkv");
+        let path = folder.path().join("empty.avi");
         let input = av::format::input(&full).unwrap();
         let mut output = av::format::output(&path).unwrap();
         let parameters = input.stream(0).unwrap().parameters();
