@@ -3,9 +3,11 @@
 mod board;
 mod checkpoint;
 mod child;
+mod data;
 mod files;
 mod folder;
 mod interrupt;
 mod lr;
 mod metrics;
+mod video;
 mod yaml;

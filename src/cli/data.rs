@@ -1,0 +1,278 @@
+//! `animatediff data`: makes small training sets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+
+use crate::clip::{self, Clip, Frame};
+use crate::data::augment::{self, Extent, Motion};
+use crate::data::{Size, decode, shapes};
+
+/// Arguments of `animatediff data`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do with training data.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Render captioned clips of coloured shapes that move: a training set for a first try
+    #[command(after_help = SHAPES_EXAMPLES)]
+    Shapes(Shapes),
+    /// Make camera moves from pictures or videos: a training set for a MotionLoRA
+    #[command(after_help = AUGMENT_EXAMPLES)]
+    Augment(Augment),
+}
+
+const SHAPES_EXAMPLES: &str = "\
+Examples:
+  animatediff data shapes shapes/
+  animatediff data shapes shapes/ --clips 200 --size 128 --frames 32 --seed 1 --overwrite
+
+Train on them with
+  train_data: {csv_path: shapes/clips.csv, video_folder: shapes/videos}";
+
+const AUGMENT_EXAMPLES: &str = "\
+Examples:
+  animatediff data shapes shapes/
+  animatediff data augment shapes/videos/* --motion zoom-in --clips 20 --caption 'a shape' -o zoom_in/
+
+Train on them with
+  train_data: {videos: zoom_in/}";
+
+/// Arguments of `animatediff data shapes`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Shapes {
+    /// Folder to make: `videos/` with the clips, and `clips.csv` with their captions, in WebVid's columns
+    out: PathBuf,
+    #[command(flatten)]
+    form: Form,
+    /// Number of clips
+    #[arg(long, default_value_t = 12)]
+    clips: usize,
+}
+
+/// Arguments of `animatediff data augment`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Augment {
+    /// Pictures, videos, or folders of numbered frames; taken in turn
+    #[arg(required = true)]
+    input: Vec<PathBuf>,
+    /// What the camera does
+    #[arg(long)]
+    motion: Motion,
+    /// Folder to make: clips, each with its caption in a `.txt` beside it
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Caption of inputs that have no `.txt` of the same name
+    #[arg(long)]
+    caption: Option<String>,
+    #[command(flatten)]
+    form: Form,
+    /// Number of clips; one for each input unless given
+    #[arg(long)]
+    clips: Option<usize>,
+}
+
+/// What all clips that are made have in common.
+#[derive(Clone, Debug, ClapArgs)]
+struct Form {
+    /// Pixels: one number for a square, or WIDTHxHEIGHT
+    #[arg(long, default_value = "64", value_parser = parse_size)]
+    size: Size,
+    /// Frames per clip
+    #[arg(long, default_value_t = 24)]
+    frames: usize,
+    /// Frames per second
+    #[arg(long, default_value_t = 8.0)]
+    fps: f64,
+    /// The same seed makes the same clips
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How clips are kept; mp4 unless this build has no FFmpeg
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Replace what is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// How clips are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// H.264 video
+    Mp4,
+    /// Folders of numbered PNG
+    Frames,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<()> {
+    match &args.command {
+        Command::Shapes(shapes) => shapes.run(),
+        Command::Augment(augment) => augment.run(),
+    }
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.parse::<usize>().ok().filter(|side| (1..=8192).contains(side));
+    let size = match text.split_once('x') {
+        None => side(text).map(Size::square),
+        Some((width, height)) => side(width).zip(side(height)).map(|(width, height)| Size { height, width }),
+    };
+    size.ok_or_else(|| "give one number of pixels such as 64, or WIDTHxHEIGHT such as 96x64".into())
+}
+
+impl Form {
+    /// Checks what can be checked before any work, and settles the format.
+    fn check(&self, folder: &Path, clips: usize) -> Result<Format> {
+        ensure!(clips > 0, "--clips 0 makes nothing; give at least 1");
+        ensure!(self.frames > 0, "--frames 0 makes no clip; give at least 1");
+        ensure!((0.01..=1000.0).contains(&self.fps), "--fps {} is not a rate; give 0.01 to 1000", self.fps);
+        let format = self.format.unwrap_or(if cfg!(feature = "ffmpeg") { Format::Mp4 } else { Format::Frames });
+        if format == Format::Mp4 {
+            ensure!(
+                self.size.width.is_multiple_of(2) && self.size.height.is_multiple_of(2),
+                "--size {}: MP4 needs even sides; choose an even size, or add --format frames",
+                self.size
+            );
+        }
+        clip::check_target(&folder.join(name(0, format)))?;
+        Ok(format)
+    }
+}
+
+/// File or folder name of clip number `index`.
+fn name(index: usize, format: Format) -> String {
+    match format {
+        Format::Mp4 => format!("{index:05}.mp4"),
+        Format::Frames => format!("{index:05}"),
+    }
+}
+
+/// Makes room for `folder`, whose contents were made by the same command: `is_ours` says so of each entry.
+fn make_room(folder: &Path, overwrite: bool, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => bail!("{}: cannot be used as the folder to make ({error}); choose another", folder.display()),
+    };
+    if entries.is_empty() {
+        return Ok(());
+    }
+    ensure!(
+        overwrite,
+        "{} is there and not empty; add --overwrite to replace it, or choose another folder",
+        folder.display()
+    );
+    if let Some(foreign) = entries.iter().find(|entry| !is_ours(&entry.path())) {
+        bail!("{} is not of this command's making; it is left alone: choose another folder", foreign.path().display());
+    }
+    for entry in entries {
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn is_clip_or_caption(path: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map(|e| e.to_string_lossy().into_owned());
+    stem.len() >= 5
+        && stem.bytes().all(|byte| byte.is_ascii_digit())
+        && matches!(extension.as_deref(), None | Some("mp4" | "txt"))
+}
+
+impl Shapes {
+    fn run(&self) -> Result<()> {
+        let videos = self.out.join("videos");
+        let format = self.form.check(&videos, self.clips)?;
+        let (is_videos, is_table) = (videos.clone(), self.out.join("clips.csv"));
+        make_room(&self.out, self.form.overwrite, |path| path == is_videos || path == is_table)?;
+        fs::create_dir_all(&videos).with_context(|| format!("cannot create {}", videos.display()))?;
+        let mut table = csv::Writer::from_writer(Vec::new());
+        table.write_record(["videoid", "contentUrl", "duration", "page_dir", "name"])?;
+        for index in 0..self.clips {
+            let scene = shapes::Scene::draw(self.form.seed, index as u64);
+            let file = name(index, format);
+            scene.render(self.form.size, self.form.frames, self.form.fps).save(&videos.join(&file))?;
+            let seconds = format!("{:.3}", self.form.frames as f64 / self.form.fps);
+            table.write_record([&format!("{index:05}"), &file, &seconds, "videos", &scene.caption()])?;
+        }
+        let path = self.out.join("clips.csv");
+        fs::write(&path, table.into_inner()?).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}: {} clips in {}", path.display(), self.clips, videos.display());
+        Ok(())
+    }
+}
+
+impl Augment {
+    fn run(&self) -> Result<()> {
+        let inputs = self.inputs()?;
+        let clips = self.clips.unwrap_or(inputs.len());
+        let format = self.form.check(&self.out, clips)?;
+        make_room(&self.out, self.form.overwrite, is_clip_or_caption)?;
+        fs::create_dir_all(&self.out).with_context(|| format!("cannot create {}", self.out.display()))?;
+        for index in 0..clips {
+            let (input, caption) = &inputs[index % inputs.len()];
+            self.film(input, index)?.save(&self.out.join(name(index, format)))?;
+            let text = self.out.join(format!("{index:05}.txt"));
+            fs::write(&text, format!("{caption}\n")).with_context(|| format!("cannot write {}", text.display()))?;
+        }
+        println!("{}: {clips} clips", self.out.display());
+        Ok(())
+    }
+
+    /// The inputs with their captions, all of which are settled before any work is done.
+    fn inputs(&self) -> Result<Vec<(PathBuf, String)>> {
+        let is_caption = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "txt");
+        let inputs: Vec<&PathBuf> = self.input.iter().filter(|path| !is_caption(path)).collect();
+        ensure!(!inputs.is_empty(), "only caption files were given; name the pictures or videos beside them");
+        inputs.into_iter().map(|path| Ok((path.clone(), self.caption_of(path)?))).collect()
+    }
+
+    fn caption_of(&self, input: &Path) -> Result<String> {
+        let text = if input.is_dir() { append(input, ".txt") } else { input.with_extension("txt") };
+        match (fs::read_to_string(&text), &self.caption) {
+            (Ok(caption), _) => Ok(caption.trim().to_string()),
+            (Err(_), Some(caption)) => Ok(caption.clone()),
+            (Err(error), None) => {
+                bail!(
+                    "{}: no caption in {} ({error}); write it there, or add --caption",
+                    input.display(),
+                    text.display()
+                )
+            }
+        }
+    }
+
+    fn film(&self, input: &Path, index: usize) -> Result<Clip> {
+        let (frames, _) = decode::read_all(input)?;
+        let source = self.take(input, frames)?;
+        let extent = Extent::draw(self.form.seed, index as u64);
+        Ok(augment::film(&source, self.motion, extent, self.form.size, self.form.frames, self.form.fps))
+    }
+
+    /// A picture serves for the whole clip; a video gives as many frames as the clip has, from its start.
+    fn take(&self, input: &Path, mut frames: Vec<Frame>) -> Result<Vec<Frame>> {
+        let (have, want) = (frames.len(), self.form.frames);
+        ensure!(
+            have == 1 || have >= want,
+            "{}: {have} frames, and a clip takes {want}; lower --frames, or give a longer video or a picture",
+            input.display()
+        );
+        frames.truncate(want);
+        Ok(frames)
+    }
+}
+
+fn append(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.components().as_path().as_os_str().to_os_string();
+    name.push(ending);
+    PathBuf::from(name)
+}

@@ -1,0 +1,169 @@
+//! Training clips: from a CSV or a folder to pixels, in an order that only the seed and the position decide.
+//!
+//! [`index`] lists the clips, [`order`] says which one stands at a position of the endless stream, [`choice`] picks its
+//! frames, [`decode`] reads them and [`pixels`] brings them to size; [`loader`] does this ahead of time on several threads.
+//! [`shapes`] and [`augment`] make clips. Nothing here knows tensors, text encoders or the training loop.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod augment;
+pub mod choice;
+pub mod decode;
+pub mod faults;
+pub mod index;
+pub mod loader;
+pub mod order;
+pub mod picture;
+pub mod pixels;
+pub mod shapes;
+
+pub use decode::Sample;
+pub use faults::{DataError, Faults};
+pub use index::Dataset;
+pub use loader::Loader;
+
+/// What to train on: the `train_data` part of a run's configuration. Keys of the official YAML keep their names.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Config {
+    /// A CSV that lists clips and captions: WebVid's own columns, or `video,caption`, or `name,contentUrl`.
+    pub csv_path: Option<PathBuf>,
+    /// The folder in which the CSV's files lie.
+    pub video_folder: Option<PathBuf>,
+    /// A folder of clips with captions in `.txt` files of the same name; instead of a CSV.
+    pub videos: Option<PathBuf>,
+    /// The caption of clips in `videos` that have no `.txt`.
+    pub caption: Option<String>,
+    /// Size of the pixels that come out.
+    pub sample_size: Size,
+    /// Every so many frames of a video one is taken.
+    pub sample_stride: usize,
+    /// Frames per item; 1 trains on pictures.
+    pub sample_n_frames: usize,
+    /// Mirrors half of the clips. Off, because it swaps left and right in motion and in captions; the official trainer has it on.
+    pub horizontal_flip: bool,
+    /// What happens to videos that are too short for the frames and the stride.
+    pub short_clips: ShortClips,
+    /// Share of the files tried that may be unreadable before the run fails, 0 to 1.
+    pub max_unreadable: f64,
+    /// Clips that are decoded ahead.
+    pub prefetch: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            csv_path: None,
+            video_folder: None,
+            videos: None,
+            caption: None,
+            sample_size: Size::square(256),
+            sample_stride: 4,
+            sample_n_frames: 16,
+            horizontal_flip: false,
+            short_clips: ShortClips::Refuse,
+            max_unreadable: 0.05,
+            prefetch: 16,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what the types cannot say. The message names the key and what it takes.
+    pub fn check(&self) -> Result<(), DataError> {
+        let bad = |message: &str| Err(DataError::Config(message.to_string()));
+        if self.sample_n_frames == 0 {
+            return bad("`sample_n_frames` is 0; give at least 1");
+        }
+        if self.sample_stride == 0 {
+            return bad("`sample_stride` is 0; give 1 to take every frame");
+        }
+        if self.prefetch == 0 {
+            return bad("`prefetch` is 0; give at least 1 clip");
+        }
+        if !(0.0..=1.0).contains(&self.max_unreadable) {
+            return bad(&format!(
+                "`max_unreadable` is {}; give a share from 0 to 1, such as 0.05",
+                self.max_unreadable
+            ));
+        }
+        if self.sample_size.height == 0 || self.sample_size.width == 0 {
+            return bad("`sample_size` is 0; give a size in pixels, such as 256 or [height, width]");
+        }
+        match (&self.csv_path, &self.videos) {
+            (None, None) => bad("no training clips are named; set `csv_path` with `video_folder`, or `videos`"),
+            (Some(_), Some(_)) => bad("both `csv_path` and `videos` are set; keep the one that is meant"),
+            (None, Some(_)) if self.video_folder.is_some() => {
+                bad("`video_folder` goes with `csv_path`; remove it, or `videos`")
+            }
+            (Some(_), None) if self.caption.is_some() => {
+                bad("`caption` goes with `videos`; a CSV brings its own captions: remove it")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What happens to videos that are too short for `sample_n_frames` and `sample_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShortClips {
+    /// They count as unreadable.
+    Refuse,
+    /// Their frames are taken closer together, and repeated if need be, as the official trainer does.
+    Denser,
+}
+
+/// A size in pixels; in YAML one number for a square, or `[height, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "Sides", into = "Sides")]
+pub struct Size {
+    /// Rows.
+    pub height: usize,
+    /// Pixels per row.
+    pub width: usize,
+}
+
+impl Size {
+    /// A square.
+    pub const fn square(side: usize) -> Size {
+        Size { height: side, width: side }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged, expecting = "a size in pixels: one whole number such as 256, or [height, width]")]
+enum Sides {
+    One(usize),
+    Both([usize; 2]),
+}
+
+impl TryFrom<Sides> for Size {
+    type Error = String;
+
+    fn try_from(sides: Sides) -> Result<Size, String> {
+        let (height, width) = match sides {
+            Sides::One(side) => (side, side),
+            Sides::Both([height, width]) => (height, width),
+        };
+        if height == 0 || width == 0 {
+            return Err("a size of 0 pixels; give one whole number such as 256, or [height, width]".into());
+        }
+        Ok(Size { height, width })
+    }
+}
+
+impl From<Size> for Sides {
+    fn from(size: Size) -> Sides {
+        if size.height == size.width { Sides::One(size.height) } else { Sides::Both([size.height, size.width]) }
+    }
+}

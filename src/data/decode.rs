@@ -1,0 +1,90 @@
+//! From a position of the stream to one training item.
+
+use std::path::Path;
+
+use super::choice::{self, Choice, TooShort};
+use super::faults::Failure;
+use super::{Config, Dataset, picture, pixels};
+use crate::clip::Frame;
+use crate::video::Video;
+
+/// One training item, still in plain bytes and numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Position in the stream that was asked for.
+    pub position: u64,
+    /// The clip's name.
+    pub id: String,
+    /// The clip's caption.
+    pub caption: String,
+    /// `[F,3,H,W]`, row-major, -1 to 1.
+    pub pixels: Vec<f32>,
+    /// F.
+    pub frames: usize,
+    /// H.
+    pub height: usize,
+    /// W.
+    pub width: usize,
+}
+
+impl Dataset {
+    /// Reads the item at `position` of the stream of `seed`. Depends on nothing but the files and these two numbers.
+    pub fn decode(&self, seed: u64, position: u64) -> Result<Sample, Failure> {
+        let config = self.config();
+        let item = self.item_at(seed, position);
+        let mut random = choice::random(seed, position);
+        let path = self.path(item);
+        let (frames, flip) = read(config, &path, |available| choice::choose(config, available, &mut random))?;
+        Ok(Sample {
+            position,
+            id: self.id(item),
+            caption: self.caption(item).to_string(),
+            pixels: pixels::pixels(&frames, config.sample_size, flip),
+            frames: frames.len(),
+            height: config.sample_size.height,
+            width: config.sample_size.width,
+        })
+    }
+}
+
+/// Reads the frames that `choose` picks from however many there are.
+fn read(
+    config: &Config,
+    path: &Path,
+    mut choose: impl FnMut(usize) -> Result<Choice, TooShort>,
+) -> Result<(Vec<Frame>, bool), Failure> {
+    let mut chosen = |available: usize| {
+        choose(available).map_err(|short| Failure::TooShort {
+            path: path.to_path_buf(),
+            available,
+            needed: short.needed,
+        })
+    };
+    if path.is_dir() {
+        let files = picture::frames_in(path)?;
+        let choice = chosen(files.len())?;
+        Ok((picture::read_frames(path, &files, &choice.frames)?, choice.flip))
+    } else if config.sample_n_frames == 1 && picture::has_picture_extension(path) {
+        let choice = chosen(1)?;
+        Ok((vec![picture::read(path)?], choice.flip))
+    } else {
+        let mut video = Video::open(path)?;
+        let choice = chosen(video.len())?;
+        Ok((video.read(&choice.frames)?, choice.flip))
+    }
+}
+
+/// Every frame of a clip in whatever form, and its rate: of a picture one, of a folder of pictures `None` for the rate.
+pub fn read_all(path: &Path) -> Result<(Vec<Frame>, Option<f64>), Failure> {
+    if path.is_dir() {
+        let files = picture::frames_in(path)?;
+        let all: Vec<usize> = (0..files.len()).collect();
+        Ok((picture::read_frames(path, &files, &all)?, None))
+    } else if picture::has_picture_extension(path) {
+        Ok((vec![picture::read(path)?], None))
+    } else {
+        let mut video = Video::open(path)?;
+        let all: Vec<usize> = (0..video.len()).collect();
+        Ok((video.read(&all)?, Some(video.fps())))
+    }
+}

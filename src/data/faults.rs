@@ -1,0 +1,188 @@
+//! What went wrong with single files, and when that is too much for a run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::video::VideoError;
+
+/// Files tried before a share of them means anything.
+const ENOUGH_FOR_A_SHARE: usize = 20;
+/// So many failures and not one success at the start: the folder is wrong, not the files.
+const HOPELESS: usize = 10;
+/// Files that a report names for each cause.
+const NAMED: usize = 3;
+
+/// Why there can be no training data.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The configuration contradicts itself.
+    #[error("train_data: {0}")]
+    Config(String),
+    /// A CSV, a folder or a caption is not what it has to be. The message names file, line and next step.
+    #[error("{}: {reason}", path.display())]
+    Index {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Too many files cannot be read.
+    #[error("{reason}\n{faults}")]
+    Unreadable {
+        /// Which limit was passed.
+        reason: String,
+        /// The files and causes.
+        faults: Faults,
+    },
+    /// The loader's threads could not be started.
+    #[error("cannot start the loader's threads: {0}")]
+    Threads(String),
+}
+
+/// Why one item could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A video that does not open or decode, or a file that is not there.
+    #[error(transparent)]
+    Video(#[from] VideoError),
+    /// A picture that does not decode.
+    #[error("{}: not a picture that can be read ({reason}); remove it, or save it again as PNG", path.display())]
+    Picture {
+        /// The picture.
+        path: PathBuf,
+        /// The decoder's words.
+        reason: String,
+    },
+    /// A folder of frames that cannot serve as a clip.
+    #[error("{}: {reason}", path.display())]
+    Frames {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A clip with fewer frames than one item takes.
+    #[error(
+        "{}: {available} frames, and one item takes {needed}; lower `sample_stride` or `sample_n_frames`, or set `short_clips: denser`",
+        path.display()
+    )]
+    TooShort {
+        /// The clip.
+        path: PathBuf,
+        /// Frames it has.
+        available: usize,
+        /// Frames it would have to have.
+        needed: usize,
+    },
+    /// A decoder panicked: a mistake in it, brought out by this file.
+    #[error("{}: its decoder gave up ({reason}); remove the file, and report it", path.display())]
+    Panic {
+        /// The clip.
+        path: PathBuf,
+        /// The panic's message.
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// The cause in two or three words, by which failures are counted.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Failure::Video(VideoError::NotFound { .. }) => "not found",
+            Failure::Video(VideoError::Unreadable { .. }) => "cannot be opened",
+            Failure::Video(VideoError::NotAVideo { .. }) => "not a video",
+            Failure::Video(VideoError::NoFrames { .. }) => "no frames",
+            Failure::Video(VideoError::Truncated { .. }) => "cut off or damaged",
+            Failure::Video(VideoError::NotBuilt { .. }) => "needs FFmpeg",
+            Failure::Video(VideoError::NotUtf8 { .. }) => "path is not UTF-8",
+            Failure::Video(_) => "does not decode",
+            Failure::Picture { .. } => "not a picture",
+            Failure::Frames { .. } => "unusable frame folder",
+            Failure::TooShort { .. } => "too short",
+            Failure::Panic { .. } => "decoder gave up",
+        }
+    }
+}
+
+/// Every file that could not be read, once, by cause, and how many files were tried.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    items: usize,
+    tried: Vec<u64>,
+    tried_count: usize,
+    failed_count: usize,
+    by_cause: BTreeMap<&'static str, Vec<(PathBuf, String)>>,
+}
+
+impl Faults {
+    /// Counts for a set of `items` files.
+    pub(super) fn new(items: usize) -> Faults {
+        Faults { items, tried: vec![0; items.div_ceil(64)], ..Faults::default() }
+    }
+
+    /// Distinct files that were tried.
+    pub fn tried(&self) -> usize {
+        self.tried_count
+    }
+
+    /// Distinct files that could not be read.
+    pub fn unreadable(&self) -> usize {
+        self.failed_count
+    }
+
+    /// The unreadable files with their messages, by cause.
+    pub fn by_cause(&self) -> &BTreeMap<&'static str, Vec<(PathBuf, String)>> {
+        &self.by_cause
+    }
+
+    /// Counts one attempt at file number `item`; a file counts the first time only. `true` if it is a new failure.
+    pub(super) fn count(&mut self, item: usize, path: &Path, failure: Option<&Failure>) -> bool {
+        let (word, bit) = (item / 64, 1 << (item % 64));
+        if self.tried[word] & bit != 0 {
+            return false;
+        }
+        self.tried[word] |= bit;
+        self.tried_count += 1;
+        let Some(failure) = failure else { return false };
+        self.failed_count += 1;
+        self.by_cause.entry(failure.cause()).or_default().push((path.to_path_buf(), failure.to_string()));
+        true
+    }
+
+    /// An error once the failures are more than a run should carry on with.
+    pub(super) fn check(&self, max_unreadable: f64) -> Result<(), DataError> {
+        let (tried, failed) = (self.tried_count, self.failed_count);
+        let share = failed as f64 / tried.max(1) as f64;
+        let reason = if failed > 0 && failed == self.items {
+            format!("none of the {failed} clips can be read")
+        } else if failed == tried && failed >= HOPELESS {
+            format!("the first {failed} clips that were tried cannot be read; is the folder the right one?")
+        } else if tried >= ENOUGH_FOR_A_SHARE && share > max_unreadable {
+            format!(
+                "{failed} of {tried} clips cannot be read: {:.1} %, and `max_unreadable` allows {:.1} %",
+                100.0 * share,
+                100.0 * max_unreadable
+            )
+        } else {
+            return Ok(());
+        };
+        Err(DataError::Unreadable { reason, faults: self.clone() })
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} clips tried could not be read", self.failed_count, self.tried_count)?;
+        for (cause, files) in &self.by_cause {
+            write!(f, "\n  {cause}: {}", files.len())?;
+            for (_, message) in files.iter().take(NAMED) {
+                write!(f, "\n    {message}")?;
+            }
+            if files.len() > NAMED {
+                write!(f, "\n    and {} more", files.len() - NAMED)?;
+            }
+        }
+        Ok(())
+    }
+}

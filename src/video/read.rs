@@ -1,0 +1,248 @@
+//! Frame-exact reading.
+
+use std::path::{Path, PathBuf};
+
+use ffmpeg_next::{Dictionary, Error, Packet, codec, decoder, format, frame};
+
+use super::VideoError;
+use super::convert::Converter;
+use super::demux::{self, Track};
+use crate::clip::Frame;
+
+/// A jump to a key frame costs about as much as decoding so many frames.
+const WORTH_A_SEEK: usize = 8;
+
+/// An open video file.
+///
+/// The stamps of all frames are known from [`Video::open`] on, so a frame is found by its stamp and never by guessing from
+/// the frame rate. Files whose stamps cannot be trusted (none, repeated, or a container that seeks to the wrong place, such
+/// as MPEG-TS) are decoded from the start and counted. Rotation and pixel aspect that the file may declare are ignored.
+pub struct Video {
+    path: PathBuf,
+    track: Track,
+    size: (usize, usize),
+    cursor: Cursor,
+    converter: Converter,
+    /// Cleared for good once a seek went to the wrong place.
+    seeks: bool,
+}
+
+impl Video {
+    /// Opens `path` and lists its frames, which reads the file once and decodes nothing.
+    pub fn open(path: &Path) -> Result<Video, VideoError> {
+        let mut input = demux::open(path)?;
+        let track = demux::scan(path, &mut input)?;
+        let cursor = Cursor::at_start(path, &track)?;
+        let size = (cursor.decoder.width() as usize, cursor.decoder.height() as usize);
+        let seeks = track.stamps.is_some();
+        Ok(Video { path: path.to_path_buf(), track, size, cursor, converter: Converter::default(), seeks })
+    }
+
+    /// Number of frames, at least 1.
+    #[allow(clippy::len_without_is_empty, reason = "a video without frames does not open")]
+    pub fn len(&self) -> usize {
+        self.track.frames
+    }
+
+    /// Mean frames per second.
+    pub fn fps(&self) -> f64 {
+        self.track.fps
+    }
+
+    /// Width and height in pixels, as the file's header gives them.
+    pub fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// The frames at the display-order `indices`, which may repeat and must not fall.
+    pub fn read(&mut self, indices: &[usize]) -> Result<Vec<Frame>, VideoError> {
+        let mut frames: Vec<Frame> = Vec::with_capacity(indices.len());
+        let mut previous = None;
+        for &index in indices {
+            match previous {
+                Some(last) if last > index => {
+                    return Err(VideoError::Order { path: self.path.clone(), frame: index, previous: last });
+                }
+                Some(last) if last == index => frames.push(frames.last().expect("one was read before").clone()),
+                _ => frames.push(self.frame(index)?),
+            }
+            previous = Some(index);
+        }
+        Ok(frames)
+    }
+
+    fn frame(&mut self, index: usize) -> Result<Frame, VideoError> {
+        if index >= self.len() {
+            return Err(VideoError::OutOfRange { path: self.path.clone(), frame: index, frames: self.len() });
+        }
+        if self.seeks {
+            if let Some(picture) = self.by_stamp(index)? {
+                return self.rgb(index, &picture);
+            }
+            tracing::debug!(path = %self.path.display(), "seeking is not exact here; decoding from the start");
+            self.seeks = false;
+            self.cursor = Cursor::at_start(&self.path, &self.track)?;
+        }
+        let picture = self.by_counting(index)?;
+        self.rgb(index, &picture)
+    }
+
+    /// The frame with the stamp of `index`, or `None` if it is not where the stamps say.
+    fn by_stamp(&mut self, index: usize) -> Result<Option<frame::Video>, VideoError> {
+        let Some(stamps) = &self.track.stamps else { return Ok(None) };
+        let wanted = stamps.all[index];
+        let key = stamps.keys[..stamps.keys.partition_point(|k| *k <= wanted)].last().copied();
+        let behind = self.cursor.next > index;
+        let far = key.is_some_and(|key| {
+            stamps.all.partition_point(|s| *s < key) >= self.cursor.next.saturating_add(WORTH_A_SEEK)
+        });
+        if behind || far {
+            // Without a key frame before it (a video that starts in mid-stream) only the start will do.
+            let Some(key) = key else { return Ok(None) };
+            if !self.cursor.seek(key, &self.track) {
+                return Ok(None);
+            }
+        }
+        loop {
+            match self.cursor.next_frame(self.track.index) {
+                Ok(Some(picture)) => match picture.timestamp() {
+                    Some(stamp) if stamp == wanted => {
+                        self.cursor.next = index + 1;
+                        return Ok(Some(picture));
+                    }
+                    Some(stamp) if stamp < wanted => {}
+                    _ => return Ok(None),
+                },
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(self.decode_error(index, error)),
+            }
+        }
+    }
+
+    /// The frame at `index`, counting from the start of the file.
+    fn by_counting(&mut self, index: usize) -> Result<frame::Video, VideoError> {
+        if self.cursor.next > index {
+            self.cursor = Cursor::at_start(&self.path, &self.track)?;
+        }
+        loop {
+            match self.cursor.next_frame(self.track.index) {
+                Ok(Some(picture)) => {
+                    self.cursor.next += 1;
+                    if self.cursor.next == index + 1 {
+                        return Ok(picture);
+                    }
+                }
+                Ok(None) => {
+                    let reason = format!("the video ends, though {} frames were listed", self.len());
+                    return Err(VideoError::Truncated { path: self.path.clone(), readable: self.cursor.next, reason });
+                }
+                Err(error) => return Err(self.decode_error(index, error)),
+            }
+        }
+    }
+
+    fn rgb(&mut self, index: usize, picture: &frame::Video) -> Result<Frame, VideoError> {
+        if picture.is_corrupt() || picture.has_decode_errors() {
+            return Err(self.decode_error(index, Error::InvalidData));
+        }
+        self.converter.rgb(picture).map_err(|error| self.decode_error(index, error))
+    }
+
+    fn decode_error(&mut self, frame: usize, error: Error) -> VideoError {
+        // The decoder is in an unknown state: the next read starts anew.
+        self.cursor.next = usize::MAX;
+        VideoError::Decode { path: self.path.clone(), frame, reason: error.to_string() }
+    }
+}
+
+/// Where decoding stands.
+struct Cursor {
+    input: format::context::Input,
+    decoder: decoder::Video,
+    /// No frame before this index comes any more; `usize::MAX` when only a seek helps.
+    next: usize,
+    /// Stamp of the key frame that decoding started from. Frames shown before it lean on frames that were not decoded.
+    start: i64,
+    ended: bool,
+}
+
+impl Cursor {
+    fn at_start(path: &Path, track: &Track) -> Result<Cursor, VideoError> {
+        let input = demux::open(path)?;
+        let decoder = open_decoder(&input, track)
+            .map_err(|error| VideoError::NotAVideo { path: path.to_path_buf(), reason: error.to_string() })?;
+        Ok(Cursor { input, decoder, next: 0, start: i64::MIN, ended: false })
+    }
+
+    /// Goes to the key frame with stamp `key`; `false` if the container does not lead there.
+    fn seek(&mut self, key: i64, track: &Track) -> bool {
+        let base = track.time_base;
+        let micros =
+            (i128::from(key) * 1_000_000 * i128::from(base.0)).div_euclid(i128::from(base.1.max(1))) as i64 + 1;
+        self.decoder.flush();
+        (self.next, self.start, self.ended) = (0, key, false);
+        self.input.seek(micros, ..micros).is_ok() && self.starts_at_or_before(key, track)
+    }
+
+    /// Takes the first packet after a seek: it has to be a key frame, and not behind the one that was wanted.
+    fn starts_at_or_before(&mut self, key: i64, track: &Track) -> bool {
+        match self.next_packet(track.index) {
+            Ok(Some(packet)) if packet.is_key() && packet.pts().is_some_and(|stamp| stamp <= key) => {
+                self.start = packet.pts().unwrap_or(key);
+                self.decoder.send_packet(&packet).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    fn next_packet(&mut self, index: usize) -> Result<Option<Packet>, Error> {
+        loop {
+            let mut packet = Packet::empty();
+            match packet.read(&mut self.input) {
+                Ok(()) if packet.stream() == index => return Ok(Some(packet)),
+                Ok(()) => {}
+                Err(Error::Eof) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next frame in display order, or `None` at the end.
+    fn next_frame(&mut self, index: usize) -> Result<Option<frame::Video>, Error> {
+        const AGAIN: Error = Error::Other { errno: ffmpeg_next::error::EAGAIN };
+        loop {
+            let mut picture = frame::Video::empty();
+            match self.decoder.receive_frame(&mut picture) {
+                Ok(()) if picture.timestamp().is_some_and(|stamp| stamp < self.start) => {}
+                Ok(()) => return Ok(Some(picture)),
+                Err(Error::Eof) => return Ok(None),
+                Err(AGAIN) if self.ended => return Ok(None),
+                Err(AGAIN) => self.feed(index)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn feed(&mut self, index: usize) -> Result<(), Error> {
+        let Some(packet) = self.next_packet(index)? else {
+            self.ended = true;
+            return self.decoder.send_eof();
+        };
+        match self.decoder.send_packet(&packet) {
+            Err(_) if packet.pts().is_some_and(|stamp| stamp < self.start) => Ok(()),
+            sent => sent,
+        }
+    }
+}
+
+/// One thread (many clips are decoded at once), and no concealing of damage.
+fn open_decoder(input: &format::context::Input, track: &Track) -> Result<decoder::Video, Error> {
+    let parameters = input.stream(track.index).ok_or(Error::StreamNotFound)?.parameters();
+    let mut decoder = codec::Context::from_parameters(parameters)?.decoder();
+    decoder.set_packet_time_base(track.time_base);
+    let codec = decoder::find(decoder.id()).ok_or(Error::DecoderNotFound)?;
+    let mut options = Dictionary::new();
+    options.set("threads", "1");
+    options.set("err_detect", "crccheck+bitstream+buffer+explode");
+    decoder.open_as_with(codec, options)?.video()
+}
