@@ -6,8 +6,21 @@ mod child;
 mod data;
 mod files;
 mod folder;
+mod golden {
+    //! Against numbers that diffusers and transformers computed: `scripts/golden` makes them, its README describes them.
+    mod motion_options;
+    mod networks;
+    mod sampling;
+    mod schedules;
+    mod tokenizer;
+    mod training;
+    mod unet;
+}
 mod interrupt;
 mod lr;
 mod metrics;
+mod selfcheck;
+mod support;
 mod video;
+mod weights;
 mod yaml;

@@ -1,0 +1,124 @@
+//! The UNet for pictures and for clips, with adapters and MotionLoRAs merged and beside the weights.
+
+use animatediff::{
+    assemble::{UNetParts, read_adapter, read_motion_lora},
+    model::unet::UNet,
+    nn::{LoraPlan, NormScope, Pattern, Plan},
+    weights::Lora,
+};
+use tch::{Device, Kind, Tensor};
+
+use crate::support::{Golden, OUTPUT, assert_close, base, golden_path, motion};
+
+/// Rank of the golden low-rank pairs.
+const RANK: i64 = 4;
+
+fn adapter() -> Lora {
+    read_adapter(&golden_path("adapter.safetensors")).unwrap()
+}
+
+fn motion_lora() -> Lora {
+    read_motion_lora(&golden_path("motion_lora.safetensors")).unwrap()
+}
+
+/// Low-rank pairs on the layers that match `targets`.
+fn lora_plan(targets: &str, scale: f64) -> Plan {
+    Plan { lora: Some(LoraPlan { targets: vec![Pattern::new(targets)], rank: RANK, scale }), ..Plan::frozen() }
+}
+
+fn build(parts: UNetParts, plan: Plan) -> UNet {
+    parts.build(plan, Device::Cpu, Kind::Float).unwrap().0
+}
+
+/// The prediction for the golden inputs; pictures are clips of one frame.
+fn predict(unet: &UNet, golden: &Golden) -> Tensor {
+    let (sample, timesteps, text) = (golden.get("in.sample"), golden.get("in.timesteps"), golden.get("in.text"));
+    tch::no_grad(|| match sample.dim() {
+        4 => unet.forward_folded(&sample, &timesteps, &text, 1),
+        _ => unet.forward(&sample, &timesteps, &text),
+    })
+}
+
+#[test]
+fn pictures() {
+    let golden = Golden::load("unet2d");
+    let unet = build(UNetParts::new(&base()), Plan::frozen());
+    assert_close("plain", &predict(&unet, &golden), &golden.get("out.plain"), OUTPUT);
+}
+
+#[test]
+fn sizes_that_are_not_multiples_of_eight() {
+    let golden = Golden::load("unet2d");
+    let unet = build(UNetParts::new(&base()), Plan::frozen());
+    let first = |key| golden.get(key).narrow(0, 0, 1);
+    let got = unet.forward_folded(&golden.get("in.sample_odd"), &first("in.timesteps"), &first("in.text"), 1);
+    assert_close("odd", &got, &golden.get("out.odd"), OUTPUT);
+}
+
+#[test]
+fn adapter_merged_and_at_run_time() {
+    let golden = Golden::load("unet2d");
+    let base = base();
+    for (key, scale) in [("out.plain", 0.0), ("out.adapter_1", 1.0), ("out.adapter_half", 0.5)] {
+        let merged = UNetParts { merged: vec![(adapter(), scale)], ..UNetParts::new(&base) };
+        let merged = predict(&build(merged, Plan::frozen()), &golden);
+        assert_close(&format!("{key}, merged"), &merged, &golden.get(key), OUTPUT);
+
+        let beside = UNetParts { added: Some(adapter().into_tensors()), ..UNetParts::new(&base) };
+        let beside = predict(&build(beside, lora_plan(".attentions.*.to_", scale)), &golden);
+        assert_close(&format!("{key}, at run time"), &beside, &golden.get(key), OUTPUT);
+        assert_close(&format!("{key}, at run time against merged"), &beside, &merged, 1e-5);
+    }
+}
+
+#[test]
+fn clips_of_every_version_and_norm_scope() {
+    let golden = Golden::load("unet3d");
+    let base = base();
+    for version in ["v1", "v2", "v3"] {
+        for (name, scope) in [("frame", NormScope::Frame), ("clip", NormScope::Clip)] {
+            let parts = UNetParts { motion: Some(motion(version, scope)), ..UNetParts::new(&base) };
+            let key = format!("out.{version}_{name}");
+            assert_close(&key, &predict(&build(parts, Plan::frozen()), &golden), &golden.get(&key), OUTPUT);
+        }
+    }
+}
+
+#[test]
+fn motion_lora_merged_and_at_run_time() {
+    let golden = Golden::load("unet3d");
+    let (base, want) = (base(), golden.get("out.v2_frame_lora08"));
+    let parts = || UNetParts { motion: Some(motion("v2", NormScope::Frame)), ..UNetParts::new(&base) };
+
+    let merged = build(UNetParts { merged: vec![(motion_lora(), 0.8)], ..parts() }, Plan::frozen());
+    assert_close("merged", &predict(&merged, &golden), &want, OUTPUT);
+
+    let plan = lora_plan(".motion_modules.*.to_", 0.8);
+    let beside = build(UNetParts { added: Some(motion_lora().into_tensors()), ..parts() }, plan);
+    assert_close("at run time", &predict(&beside, &golden), &want, OUTPUT);
+}
+
+#[test]
+fn low_rank_deltas_add_up() {
+    let golden = Golden::load("unet3d");
+    let base = base();
+    let run = |merged| {
+        let motion = Some(motion("v2", NormScope::Frame));
+        predict(&build(UNetParts { motion, merged, ..UNetParts::new(&base) }, Plan::frozen()), &golden)
+    };
+    let want = golden.get("out.v2_frame_lora08");
+    assert_close("0.5 + 0.3", &run(vec![(motion_lora(), 0.5), (motion_lora(), 0.3)]), &want, OUTPUT);
+    assert_close("1.8 - 1", &run(vec![(motion_lora(), 1.8), (motion_lora(), -1.0)]), &want, OUTPUT);
+}
+
+#[test]
+fn adapter_under_a_motion_module() {
+    let golden = Golden::load("unet3d");
+    let base = base();
+    let parts = UNetParts {
+        motion: Some(motion("v3", NormScope::Frame)),
+        merged: vec![(adapter(), 1.0)],
+        ..UNetParts::new(&base)
+    };
+    assert_close("v3", &predict(&build(parts, Plan::frozen()), &golden), &golden.get("out.v3_frame_adapter1"), OUTPUT);
+}

@@ -1,0 +1,105 @@
+//! What the tests share: golden files, comparisons, the tiny base model, and the lock on libtorch's own generator.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use animatediff::{
+    assemble::{Base, Motion},
+    model::unet::motion,
+    nn::NormScope,
+    weights::{NamedTensors, read},
+};
+use tch::{Kind, Tensor};
+
+/// Outputs of networks: of the largest magnitude of what is expected.
+pub const OUTPUT: f64 = 1e-4;
+/// Gradients, of the largest magnitude of each.
+pub const GRADIENT: f64 = 1e-3;
+
+/// A file of `tests/golden`.
+pub fn golden_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Libtorch on one thread: the tests themselves run side by side, and the golden values were made with one.
+pub fn one_thread() {
+    tch::set_num_threads(1);
+}
+
+/// Held by a test that seeds or draws from libtorch's global generator, for as long as it needs the numbers to be its own.
+pub fn global_generator() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tensors and the metadata of one golden file.
+pub struct Golden {
+    name: String,
+    tensors: NamedTensors,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Golden {
+    /// `tests/golden/<name>.safetensors`.
+    pub fn load(name: &str) -> Golden {
+        one_thread();
+        let file = read(&golden_path(&format!("{name}.safetensors"))).unwrap();
+        Golden { name: name.into(), tensors: file.tensors, metadata: file.metadata }
+    }
+
+    /// The tensor `key`.
+    pub fn get(&self, key: &str) -> Tensor {
+        self.tensors.get(key).unwrap_or_else(|| panic!("{}.safetensors has no `{key}`", self.name))
+    }
+
+    /// All tensors whose name starts with `prefix`, without it.
+    pub fn below(&self, prefix: &str) -> BTreeMap<String, Tensor> {
+        let names = self.tensors.names().filter_map(|name| Some((name, name.strip_prefix(prefix)?)));
+        names.map(|(name, rest)| (rest.to_owned(), self.get(name))).collect()
+    }
+
+    /// The metadata entry `key`, which is JSON.
+    pub fn json(&self, key: &str) -> serde_json::Value {
+        serde_json::from_str(&self.metadata[key]).unwrap()
+    }
+}
+
+/// The largest difference, relative to the largest magnitude of `want`.
+pub fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
+    let largest = |x: Tensor| x.to_kind(Kind::Double).abs().max().double_value(&[]);
+    largest(got.detach().to_kind(Kind::Double) - want) / largest(want.shallow_clone())
+}
+
+/// Panics unless `got` has the shape of `want` and differs by at most `tolerance` of its largest magnitude. `--nocapture`
+/// shows the errors.
+#[track_caller]
+pub fn assert_close(name: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
+    assert_eq!(got.size(), want.size(), "{name}: shape");
+    let error = relative_error(got, want);
+    println!("{name}: error {error:.1e} of {tolerance:.0e}");
+    assert!(error <= tolerance, "{name}: off by {error:.3e} of the largest magnitude, {tolerance:.0e} is allowed");
+}
+
+/// The tiny random base model.
+pub fn base() -> Base {
+    one_thread();
+    Base::open(&golden_path("base")).unwrap()
+}
+
+/// The golden motion module as version `v1`, `v2` or `v3`: the same tensors, of which only v2 has the middle block.
+pub fn motion(version: &str, motion_norm: NormScope) -> Motion {
+    let config = match version {
+        "v1" => motion::Config::v1(),
+        "v2" => motion::Config::v2(),
+        "v3" => motion::Config::v3(),
+        other => panic!("there is no module version {other}"),
+    };
+    let mid = config.motion_module_mid_block;
+    let config = motion::Config { motion_norm, ..config };
+    let mut motion = Motion::read(&golden_path("motion_v2.safetensors"), Some(config)).unwrap();
+    motion.tensors.retain(|name| mid || !name.starts_with("mid_block."));
+    motion
+}
