@@ -44,12 +44,12 @@ impl Board {
         let path = dir.join(file_name(dir)?);
         let file = File::create_new(&path).map_err(|e| failed(&path, "create", e))?;
         let mut board = Self { path, file, length: 0 };
-        let mut version = event(purge_step.unwrap_or(0));
+        let first_step = purge_step.unwrap_or(0);
+        let mut version = event(first_step);
         version.set_file_version("brain.Event:2".to_owned());
         board.write(&version)?;
-        if let Some(step) = purge_step {
-            board.write(&session_start(step))?;
-        }
+        // In every file: TensorBoard takes the first start it sees for the beginning of the run, and purges only at later ones.
+        board.write(&session_start(first_step))?;
         Ok(board)
     }
 

@@ -33,7 +33,7 @@ pub(super) fn read<T: DeserializeOwned>(stack: &Stack<'_>) -> Result<T, YamlErro
         if mended.iter().any(|earlier| earlier.starts_with(&path)) {
             break;
         }
-        let (path, problem) = wrong_value::<T>(stack, path, &message);
+        let (path, problem) = wrong_value(stack, path, &message);
         let again = mend(&mut tree, &stack.defaults, &path);
         mended.push(path.clone());
         found.push((path, problem));
@@ -87,7 +87,7 @@ fn unknown_in(stack: &Stack<'_>, section: &[String], wrong: &str, valid: &[&str]
 }
 
 /// Words for serde's message, and the path that is really meant: types that refuse unknown keys themselves name the section.
-fn wrong_value<T: DeserializeOwned>(stack: &Stack<'_>, path: Vec<String>, message: &str) -> (Vec<String>, Problem) {
+fn wrong_value(stack: &Stack<'_>, path: Vec<String>, message: &str) -> (Vec<String>, Problem) {
     if let Some((wrong, valid)) = expectation::unknown_word(message, "field") {
         let problem = unknown_in(stack, &path, wrong, &valid);
         return (path.into_iter().chain([wrong.to_owned()]).collect(), problem);
