@@ -1,3 +1,96 @@
-//! The command line: one file per subcommand.
+//! The command line: one file per subcommand. The only part of the program that prints: results to standard output,
+//! progress and logs to standard error.
 
-pub mod data;
+mod data;
+mod doctor;
+mod init;
+mod progress;
+mod sample;
+mod train;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{
+    assemble::AssembleError, data::DataError, tokenizer::TokenizerError, video::VideoError, weights::WeightsError,
+    yaml::YamlError,
+};
+
+/// Trains and samples AnimateDiff: domain adapter, motion module and MotionLoRA
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train one of the three stages, or the image model
+    Train(train::Args),
+    /// Make animations from prompts
+    Sample(Box<sample::Args>),
+    /// Write a randomly initialised base model, to try things without a download
+    Init(init::Args),
+    /// Make small training sets
+    Data(data::Args),
+    /// Say what this machine and this build can do
+    Doctor(doctor::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  animatediff init --preset tiny base/
+  animatediff data shapes shapes/
+  animatediff train motion -c configs/training/motion.yaml --base base/ --set train_data.csv_path=shapes/clips.csv \\
+      --set train_data.video_folder=shapes/videos --set train_data.sample_size=64 --max-steps 10
+  animatediff sample --base base/ --prompt 'a red circle moving left' -W 64 -H 64 -o circle.gif";
+
+/// Bad usage, configuration or input, in the user's words: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+/// An error of usage.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Usage(message.into()))
+}
+
+/// Runs the command; the code is what the process ends with.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(&args),
+    }
+}
+
+/// Logs go to standard error, through the progress bars. `RUST_LOG` chooses the level; warnings are always shown.
+pub fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let format = tracing_subscriber::fmt::layer().with_writer(progress::writer).without_time().with_target(false);
+    tracing_subscriber::registry().with(filter).with(format).init();
+}
+
+/// Prints an error with its causes; 2 when the user's input is at fault, else 1.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(if is_input(error) { 2 } else { 1 })
+}
+
+fn is_input(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || cause.is::<YamlError>()
+            || cause.is::<AssembleError>()
+            || cause.is::<WeightsError>()
+            || cause.is::<TokenizerError>()
+            || cause.is::<DataError>()
+            || cause.is::<VideoError>()
+    })
+}

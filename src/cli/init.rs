@@ -1,0 +1,253 @@
+//! `animatediff init`: a base model with random weights, in the diffusers layout.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use super::usage;
+use crate::{
+    assemble::random,
+    device::Precision,
+    files,
+    model::{
+        clip::{self, TextEncoder},
+        unet::{self, Heads, UNet},
+        vae::{self, Vae},
+    },
+    nn::Store,
+    weights::write::write_safetensors,
+};
+
+const MERGES: &str = include_str!("../../data/tokenizer/merges.txt");
+const VOCABULARY: &str = include_str!("../../data/tokenizer/vocab.json");
+const EXAMPLES: &str = "\
+Examples:
+  animatediff init --preset tiny base/
+  animatediff sample --base base/ --prompt 'noise, as nothing was learned' -W 64 -H 64 -o noise.gif";
+
+/// Write a randomly initialised base model
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Folder to make
+    out: PathBuf,
+    /// How large
+    #[arg(long, value_enum, default_value_t = Preset::Tiny)]
+    preset: Preset,
+    /// The same seed makes the same weights
+    #[arg(long, default_value_t = 0)]
+    seed: i64,
+    /// Type of the weights in the files: fp32, fp16 or bf16
+    #[arg(long, default_value = "fp32")]
+    dtype: Precision,
+    /// Replace what is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// A few megabytes: for tests and demonstrations
+    Tiny,
+    /// A fifth of Stable Diffusion 1.5's UNet
+    Small,
+    /// The sizes of Stable Diffusion 1.5: 4.3 GB in fp32
+    Sd15,
+}
+
+/// Writes the folder; an interrupted run leaves nothing under its name.
+pub fn run(args: &Args) -> Result<()> {
+    if args.out.exists() && !args.overwrite {
+        return Err(usage(format!("{}: exists already; choose another folder, or add --overwrite", args.out.display())));
+    }
+    let kind = args.dtype.kind(tch::Device::Cpu);
+    let staging = files::staging_path(&args.out)?;
+    if let Some(parent) = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        files::check_writable(parent)?;
+    }
+    tch::manual_seed(args.seed);
+    let written = write(&staging, args.preset, kind);
+    let parameters = match written {
+        Ok(parameters) => parameters,
+        Err(error) => {
+            let _ = fs::remove_dir_all(&staging);
+            return Err(error);
+        }
+    };
+    if args.out.exists() {
+        fs::remove_dir_all(&args.out).with_context(|| format!("{}: cannot be replaced", args.out.display()))?;
+    }
+    files::commit_dir(&staging, &args.out)?;
+    println!(
+        "{}: a base model with {:.1} million RANDOM parameters. It has learned nothing and makes noise: it is for tests, \
+         benchmarks and trying the commands.",
+        args.out.display(),
+        parameters as f64 / 1e6
+    );
+    Ok(())
+}
+
+fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
+    let (unet_config, vae_config, text_config) = preset.sizes();
+    let make = |name: &str| fs::create_dir_all(dir.join(name)).with_context(|| format!("{}: cannot be made", dir.display()));
+    for name in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
+        make(name)?;
+    }
+    let (_, unet) = random(|params| UNet::new(params, &unet_config, None));
+    let mut parameters = weights(&dir.join("unet/diffusion_pytorch_model.safetensors"), unet, kind)?;
+    let (_, vae) = random(|params| Vae::new(params, &vae_config));
+    parameters += weights(&dir.join("vae/diffusion_pytorch_model.safetensors"), vae, kind)?;
+    let (_, encoder) = random(|params| TextEncoder::new(params, &text_config));
+    parameters += weights(&dir.join("text_encoder/model.safetensors"), encoder, kind)?;
+    configs(dir, &unet_config, &vae_config, &text_config)?;
+    tokenizer(&dir.join("tokenizer"), text_config.vocab_size)?;
+    text(
+        &dir.join("README.md"),
+        "# A random base model\n\nWritten by `animatediff init`. Its weights are random: it has learned nothing.\n",
+    )?;
+    Ok(parameters)
+}
+
+fn weights(path: &Path, store: Store, kind: Kind) -> Result<i64> {
+    let tensors: BTreeMap<String, Tensor> =
+        store.frozen.into_iter().map(|(name, tensor)| (name, tensor.to_kind(kind))).collect();
+    let metadata = BTreeMap::from([("format".into(), "pt".into()), ("animatediff.random".into(), "true".into())]);
+    write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), &metadata)?;
+    Ok(tensors.values().map(|tensor| tensor.numel() as i64).sum())
+}
+
+fn configs(dir: &Path, unet: &unet::Config, vae: &vae::Config, text_config: &clip::Config) -> Result<()> {
+    let levels = vae.block_out_channels.len();
+    let vae_extra = json!({
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "down_block_types": vec!["DownEncoderBlock2D"; levels],
+        "up_block_types": vec!["UpDecoderBlock2D"; levels],
+        "sample_size": unet.sample_size * vae.downscale(),
+    });
+    let text_extra = json!({
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "projection_dim": text_config.hidden_size,
+        "layer_norm_eps": 1e-5,
+        "attention_dropout": 0.0,
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "bos_token_id": text_config.vocab_size - 2,
+        "eos_token_id": text_config.vocab_size - 1,
+        "pad_token_id": text_config.vocab_size - 1,
+    });
+    let index = json!({
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [null, null],
+        "requires_safety_checker": false,
+        "safety_checker": [null, null],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    });
+    let scheduler = json!({
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": false,
+        "set_alpha_to_one": false,
+        "steps_offset": 1,
+    });
+    let unet_extra = json!({"_class_name": "UNet2DConditionModel"});
+    let with = |config: Value, extra: Value| -> Value {
+        let both = extra.as_object().into_iter().chain(config.as_object()).flatten();
+        both.map(|(key, value)| (key.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into()
+    };
+    let files = [
+        ("model_index.json", index),
+        ("scheduler/scheduler_config.json", scheduler),
+        ("unet/config.json", with(serde_json::to_value(unet)?, unet_extra)),
+        ("vae/config.json", with(serde_json::to_value(vae)?, vae_extra)),
+        ("text_encoder/config.json", with(serde_json::to_value(text_config)?, text_extra)),
+    ];
+    files.iter().try_for_each(|(name, json)| text(&dir.join(name), &format!("{json:#}\n")))
+}
+
+/// The bundled vocabulary; its two special tokens take the last two ids of `size`, where CLIP has them.
+fn tokenizer(dir: &Path, size: i64) -> Result<()> {
+    let mut vocabulary = vocabulary();
+    vocabulary.insert("<|startoftext|>".into(), json!(size - 2));
+    vocabulary.insert("<|endoftext|>".into(), json!(size - 1));
+    let special = |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
+    let (start, end) = (special("<|startoftext|>"), special("<|endoftext|>"));
+    let specials = json!({"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": "<|endoftext|>"});
+    let config = json!({
+        "add_prefix_space": false,
+        "bos_token": start,
+        "eos_token": end,
+        "unk_token": end,
+        "pad_token": "<|endoftext|>",
+        "do_lower_case": true,
+        "errors": "replace",
+        "model_max_length": 77,
+        "tokenizer_class": "CLIPTokenizer",
+    });
+    text(&dir.join("merges.txt"), MERGES)?;
+    text(&dir.join("vocab.json"), &serde_json::to_string(&vocabulary)?)?;
+    text(&dir.join("special_tokens_map.json"), &format!("{specials:#}\n"))?;
+    text(&dir.join("tokenizer_config.json"), &format!("{config:#}\n"))
+}
+
+fn vocabulary() -> serde_json::Map<String, Value> {
+    serde_json::from_str(VOCABULARY).expect("the bundled vocabulary is JSON")
+}
+
+fn text(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+impl Preset {
+    fn sizes(self) -> (unet::Config, vae::Config, clip::Config) {
+        let sizes = |channels: [i64; 4], heads, groups, cross, sample_size| unet::Config {
+            block_out_channels: channels.to_vec(),
+            attention_head_dim: Heads::All(heads),
+            norm_num_groups: groups,
+            cross_attention_dim: cross,
+            sample_size,
+            ..unet::Config::default()
+        };
+        let autoencoder = |channels: [i64; 4], groups| vae::Config {
+            block_out_channels: channels.to_vec(),
+            norm_num_groups: groups,
+            ..vae::Config::default()
+        };
+        match self {
+            Preset::Tiny => (
+                sizes([32, 64, 64, 64], 4, 8, 32, 8),
+                autoencoder([16, 32, 32, 32], 8),
+                clip::Config {
+                    vocab_size: vocabulary().len() as i64,
+                    hidden_size: 32,
+                    intermediate_size: 64,
+                    num_hidden_layers: 2,
+                    num_attention_heads: 4,
+                    ..clip::Config::default()
+                },
+            ),
+            Preset::Small => (
+                sizes([128, 256, 512, 512], 8, 32, 768, 32),
+                autoencoder([64, 128, 256, 256], 32),
+                clip::Config::default(),
+            ),
+            Preset::Sd15 => (unet::Config::default(), vae::Config::default(), clip::Config::default()),
+        }
+    }
+}

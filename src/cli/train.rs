@@ -1,0 +1,291 @@
+//! `animatediff train`: the four stages.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use super::{
+    progress::{Progress, say},
+    usage,
+};
+use crate::{
+    device::DeviceChoice,
+    train::{
+        Config, Stage,
+        run::{Finished, Observer, Pace, Run, Summary},
+        trainer::StepReport,
+    },
+    yaml::{self, Layers, UserFile},
+};
+
+/// Train one of the three stages, or the image model
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    stage: StageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum StageCommand {
+    /// Stage 1: a domain adapter (LoRA on the image attention), on single frames of videos
+    #[command(after_help = ADAPTER_EXAMPLES)]
+    Adapter(StageArgs),
+    /// Stage 2: a motion module, on clips
+    #[command(after_help = MOTION_EXAMPLES)]
+    Motion(StageArgs),
+    /// Stage 3: a MotionLoRA, on a few clips that move alike
+    #[command(after_help = MOTIONLORA_EXAMPLES)]
+    Motionlora(StageArgs),
+    /// The whole image UNet, on single frames or pictures
+    #[command(after_help = IMAGE_EXAMPLES)]
+    Image(StageArgs),
+}
+
+const ADAPTER_EXAMPLES: &str = "\
+Examples:
+  animatediff train adapter -c configs/training/adapter.yaml --print-config
+  animatediff init --preset tiny base/ && animatediff data shapes shapes/
+  animatediff train adapter -c configs/training/adapter.yaml --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 --set lora.rank=8 --max-steps 5";
+const MOTION_EXAMPLES: &str = "\
+Examples:
+  animatediff train motion -c configs/training/motion.yaml --print-config
+  animatediff init --preset tiny base/ && animatediff data shapes shapes/
+  animatediff train motion -c configs/training/motion.yaml --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5";
+const MOTIONLORA_EXAMPLES: &str = "\
+Examples:
+  animatediff train motionlora -c configs/training/motionlora.yaml --print-config
+  animatediff train motionlora -c configs/training/motionlora.yaml --base base/ --motion motion_module.safetensors \\
+      --videos zoom_in/ --caption 'a shape' --dry-run
+(`animatediff train motion` makes the motion module; `animatediff data augment` makes such clips.)";
+const IMAGE_EXAMPLES: &str = "\
+Examples:
+  animatediff train image -c configs/training/image.yaml --print-config
+  animatediff init --preset tiny base/ && animatediff data shapes shapes/
+  animatediff train image -c configs/training/image.yaml --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 --max-steps 5";
+
+/// What all stages take. Everything but the first is a shorthand for a key of the configuration.
+#[derive(Debug, clap::Args)]
+struct StageArgs {
+    /// Configuration (YAML); official training.yaml and image_finetune.yaml are read as they are
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Any key of the configuration, such as train_data.sample_size=128; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Base model: a folder in the diffusers layout (pretrained_model_path)
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Domain adapter to merge into the frozen UNet (adapter)
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
+    /// Motion module: frozen under a MotionLoRA, the start of `train motion` (motion)
+    #[arg(long, value_name = "FILE")]
+    motion: Option<PathBuf>,
+    /// Folder of clips with .txt captions (train_data.videos)
+    #[arg(long, value_name = "DIR")]
+    videos: Option<PathBuf>,
+    /// Caption of clips without a .txt (train_data.caption)
+    #[arg(long, value_name = "TEXT")]
+    caption: Option<String>,
+    /// Updates (max_train_steps)
+    #[arg(long, value_name = "N")]
+    max_steps: Option<i64>,
+    /// Start of the run folder's name; the configuration file's name otherwise (name)
+    #[arg(long)]
+    name: Option<String>,
+    /// Where run folders are made (output_dir)
+    #[arg(short, long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:n (device)
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+    /// Go on with a run: its folder, or one of its checkpoints. Its own configuration is used unless -c gives another
+    #[arg(long, value_name = "RUN")]
+    resume: Option<PathBuf>,
+    /// Load everything and compute one loss; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the resolved configuration and stop
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Trains; 130 or 143 after a signal, with a complete checkpoint.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let (stage, args) = match args.stage {
+        StageCommand::Adapter(args) => (Stage::Adapter, args),
+        StageCommand::Motion(args) => (Stage::Motion, args),
+        StageCommand::Motionlora(args) => (Stage::MotionLora, args),
+        StageCommand::Image(args) => (Stage::Image, args),
+    };
+    let resume = args.resume.as_deref().map(Resume::find).transpose()?;
+    let file = args.config.clone().or_else(|| resume.as_ref().map(|resume| resume.folder.join("config.yaml")));
+    let config = load(stage, file.as_deref(), &args.overrides())?;
+    if args.print_config {
+        print!("{}", yaml::to_text(&config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
+    let run = Run::prepare(stage, config)?;
+    if args.dry_run {
+        println!("{}", describe(&run.summary(None)));
+        println!("loss on the first clips: {:.5}; nothing was written", run.dry()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut terminal = Terminal::default();
+    let finished = match resume {
+        Some(resume) => run.resume(&resume.folder, resume.checkpoint.as_deref(), &mut terminal)?,
+        None => run.start(&name, &mut terminal)?,
+    };
+    terminal.finish();
+    Ok(report(&finished))
+}
+
+/// What `--resume` names.
+struct Resume {
+    folder: PathBuf,
+    checkpoint: Option<PathBuf>,
+}
+
+impl Resume {
+    fn find(path: &Path) -> Result<Resume> {
+        if path.join("config.yaml").is_file() {
+            return Ok(Resume { folder: path.to_owned(), checkpoint: None });
+        }
+        let folder = path.parent().and_then(Path::parent).filter(|folder| folder.join("config.yaml").is_file());
+        match folder {
+            Some(folder) if path.is_dir() => {
+                Ok(Resume { folder: folder.to_owned(), checkpoint: Some(path.to_owned()) })
+            }
+            _ => Err(usage(format!(
+                "--resume {}: neither a run's folder (with config.yaml) nor a checkpoint inside one",
+                path.display()
+            ))),
+        }
+    }
+}
+
+impl StageArgs {
+    /// The shorthands as settings, before those that are given as such.
+    fn overrides(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let texts = [
+            ("pretrained_model_path", path(&self.base)),
+            ("adapter", path(&self.adapter)),
+            ("motion", path(&self.motion)),
+            ("train_data.videos", path(&self.videos)),
+            ("train_data.caption", self.caption.clone()),
+            ("name", self.name.clone()),
+            ("output_dir", path(&self.output_dir)),
+            ("device", self.device.map(|device| device.to_string())),
+        ];
+        let quoted = |text: &str| serde_json::to_string(text).expect("a string is JSON, and so YAML");
+        let texts = texts.iter().filter_map(|(key, text)| Some(format!("{key}={}", quoted(text.as_ref()?))));
+        let steps = self.max_steps.iter().flat_map(|steps| [format!("max_train_steps={steps}"), "max_train_epoch=-1".into()]);
+        // A folder of clips replaces the CSV of the file.
+        let csv = self.videos.iter().flat_map(|_| ["train_data.csv_path=null", "train_data.video_folder=null"].map(String::from));
+        csv.chain(texts).chain(steps).chain(self.set.iter().cloned()).collect()
+    }
+}
+
+/// Loads and checks a configuration: stage defaults, file, settings.
+pub fn load(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<Config> {
+    let defaults = serde_yaml::to_value(Config::for_stage(stage)).expect("a configuration is plain data");
+    let text = match file {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?),
+        None => None,
+    };
+    let file = file.zip(text.as_deref()).map(|(path, text)| UserFile { path, text });
+    let layers = Layers { defaults: Some(&defaults), file, overrides, replaced: &["unet_additional_kwargs"] };
+    let config: Config = yaml::load(layers)?;
+    config
+        .check(stage)
+        .map_err(|(key, message)| usage(format!("{}: `{key}`: {message}", yaml::origin(layers, key))))?;
+    config.train_data.check().with_context(|| yaml::origin(layers, "train_data").to_string())?;
+    Ok(config)
+}
+
+fn default_name(config: Option<&Path>, stage: Stage) -> String {
+    let stem = config.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+    stem.unwrap_or_else(|| stage.to_string())
+}
+
+fn describe(summary: &Summary) -> String {
+    let Summary { stage, clips, parameters: (trained, frozen), steps: (done, total), clips_per_step, device, .. } = summary;
+    format!(
+        "train {stage}: {clips} clips, {clips_per_step} per step, steps {done} to {total}; {:.2} M parameters trained, \
+         {:.2} M frozen; {device}",
+        *trained as f64 / 1e6,
+        *frozen as f64 / 1e6
+    )
+}
+
+fn report(finished: &Finished) -> ExitCode {
+    if finished.faults.unreadable() > 0 {
+        say(&finished.faults.to_string());
+    }
+    println!("{}", finished.export.display());
+    match finished.interrupted {
+        Some(signal) => {
+            say(&format!("stopped by a signal; go on with --resume {}", finished.folder.display()));
+            ExitCode::from(signal.exit_code() as u8)
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// A run on a terminal: a bar with loss, learning rate, pace and time left.
+#[derive(Default)]
+struct Terminal {
+    bar: Option<Progress>,
+}
+
+impl Terminal {
+    fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish();
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn started(&mut self, summary: &Summary) {
+        say(&describe(summary));
+        if let Some(folder) = &summary.folder {
+            say(&format!("run folder: {}", folder.display()));
+        }
+        self.bar = Some(Progress::new(summary.steps.1 as u64, format!("train {}", summary.stage)));
+    }
+
+    fn stepped(&mut self, report: &StepReport, pace: &Pace) {
+        let note = format!(
+            "loss {:.4} lr {:.2e} {:.2} clips/s {} left",
+            report.loss,
+            report.lr,
+            pace.clips_per_second,
+            clock(pace.left)
+        );
+        if let Some(bar) = &mut self.bar {
+            bar.at(report.step as u64, note);
+        }
+    }
+
+    fn wrote(&mut self, what: &str, path: &Path) {
+        say(&format!("{what} {}", path.display()));
+    }
+}
+
+/// `1:02:03` or `2:03`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
