@@ -371,6 +371,9 @@ mod ffmpeg {
             let off = (0..3).map(|c| shown[c].abs_diff(colour[c])).max().unwrap();
             assert!(off <= 3, "{colour:?} is shown as {shown:?}");
         }
+        // The last frame is shown as long as the others.
+        let micros = av::format::input(&path).unwrap().duration();
+        assert!((micros - 4 * 1_000_000 * 2 / 15).abs() < 2000, "{micros} microseconds");
         assert_eq!(names_in(folder.path()), ["a.mp4"], "no staged file is left");
     }
 
