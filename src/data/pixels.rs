@@ -1,6 +1,7 @@
 //! From frames to the numbers a model sees.
 
-use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::images::{Image, ImageRef, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::F32x3;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Size;
@@ -15,8 +16,10 @@ pub fn pixels(frames: &[Frame], size: Size, flip: bool) -> Vec<f32> {
     let mut resizer = Resizer::new();
     let mut pixels = Vec::with_capacity(frames.len() * 3 * size.height * size.width);
     for frame in frames {
-        let (covered, float) = cover(&mut resizer, frame, size, flip);
-        crop(&float, covered, size, &mut pixels);
+        let target = covering(frame.width, frame.height, size);
+        let unit = to_unit(frame, flip);
+        let scaled = scale(&mut resizer, frame, unit, target);
+        crop(&scaled, target, size, &mut pixels);
     }
     pixels
 }
@@ -33,39 +36,41 @@ pub fn covering(width: usize, height: usize, size: Size) -> Size {
     }
 }
 
-/// Interleaved floats in 0..=1, scaled to the size that covers `size`.
-fn cover(resizer: &mut Resizer, frame: &Frame, size: Size, flip: bool) -> (Size, Vec<f32>) {
-    let target = covering(frame.width, frame.height, size);
-    let float = to_float(frame, flip);
+/// Scales a picture of the size of `frame` to `target`; one that fits already is left untouched.
+fn scale(resizer: &mut Resizer, frame: &Frame, unit: Vec<F32x3>, target: Size) -> Vec<F32x3> {
     if (target.width, target.height) == (frame.width, frame.height) {
-        return (target, float);
+        return unit;
     }
-    let bytes: Vec<u8> = float.iter().flat_map(|value| value.to_ne_bytes()).collect();
-    let source = Image::from_vec_u8(frame.width as u32, frame.height as u32, bytes, PixelType::F32x3)
-        .expect("the buffer has the size it was made for");
-    let mut scaled = Image::new(target.width as u32, target.height as u32, PixelType::F32x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-    resizer.resize(&source, &mut scaled, &options).expect("both images are of one pixel type and not empty");
-    let float = scaled.buffer().as_chunks::<4>().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect();
-    (target, float)
+    let source =
+        TypedImageRef::new(frame.width as u32, frame.height as u32, &unit).expect("a frame has three bytes per pixel");
+    let mut pixels = vec![F32x3::default(); target.width * target.height];
+    let mut scaled = TypedImage::from_pixels_slice(target.width as u32, target.height as u32, &mut pixels)
+        .expect("the buffer was made for this size");
+    resizer.resize_typed(&source, &mut scaled, &bilinear()).expect("the whole picture is scaled");
+    pixels
 }
 
-fn to_float(frame: &Frame, flip: bool) -> Vec<f32> {
-    let unit = |byte: &u8| f32::from(*byte) / 255.0;
-    if !flip {
-        return frame.rgb.iter().map(unit).collect();
-    }
-    let rows = frame.rgb.chunks_exact(3 * frame.width);
-    rows.flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten()).map(unit).collect()
+fn bilinear() -> ResizeOptions {
+    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false)
 }
 
-/// Appends the middle of an interleaved picture, one plane per colour, in -1..=1.
-fn crop(float: &[f32], from: Size, size: Size, pixels: &mut Vec<f32>) {
+/// Levels of 0..=255 as 0..=1, mirrored if `flip`.
+fn to_unit(frame: &Frame, flip: bool) -> Vec<F32x3> {
+    let mut pixels: Vec<F32x3> =
+        frame.rgb.as_chunks::<3>().0.iter().map(|rgb| F32x3::new(rgb.map(|level| f32::from(level) / 255.0))).collect();
+    if flip {
+        pixels.chunks_exact_mut(frame.width).for_each(<[F32x3]>::reverse);
+    }
+    pixels
+}
+
+/// Appends the middle of a picture of size `from`, one plane per colour, in -1..=1.
+fn crop(picture: &[F32x3], from: Size, size: Size, pixels: &mut Vec<f32>) {
     let (top, left) = (half_to_even(from.height - size.height), half_to_even(from.width - size.width));
     for channel in 0..3 {
         for y in top..top + size.height {
-            let row = &float[3 * (y * from.width + left)..3 * (y * from.width + left + size.width)];
-            pixels.extend(row.iter().skip(channel).step_by(3).map(|value| (value - 0.5) / 0.5));
+            let row = &picture[y * from.width + left..][..size.width];
+            pixels.extend(row.iter().map(|pixel| (pixel.0[channel] - 0.5) / 0.5));
         }
     }
 }
@@ -81,7 +86,6 @@ pub fn resize(frame: &Frame, size: Size) -> Frame {
     let source = ImageRef::new(frame.width as u32, frame.height as u32, &frame.rgb, PixelType::U8x3)
         .expect("a frame has three bytes per pixel");
     let mut scaled = Image::new(size.width as u32, size.height as u32, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-    Resizer::new().resize(&source, &mut scaled, &options).expect("both images are of one pixel type and not empty");
+    Resizer::new().resize(&source, &mut scaled, &bilinear()).expect("both images are of one pixel type and not empty");
     Frame { width: size.width, height: size.height, rgb: scaled.into_vec() }
 }

@@ -1,7 +1,9 @@
 //! Reading frame by frame, writing, and what damaged or foreign files do.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "ffmpeg")]
+use std::path::PathBuf;
 
 use animatediff::clip::{Clip, Frame, check_target};
 use tempfile::TempDir;
@@ -24,6 +26,7 @@ pub fn numbered(number: usize) -> Frame {
     frame
 }
 
+#[cfg(feature = "ffmpeg")]
 /// The number in the frame, or `None` if it is not one of [`numbered`]'s.
 pub fn number_of(frame: &Frame) -> Option<usize> {
     let white = |cell: usize, row: usize| frame.pixel(cell * CELL + CELL / 2, row * CELL + CELL / 2)[1] > 128;
@@ -177,6 +180,7 @@ fn without_ffmpeg_videos_are_refused_with_the_way_out() {
     assert!(!animatediff::video::ffmpeg_report().built);
 }
 
+#[cfg(feature = "ffmpeg")]
 /// Puts the middle of a file out of order.
 pub fn damage(path: &Path, at: impl Fn(usize) -> std::ops::Range<usize>) {
     let mut bytes = fs::read(path).unwrap();
@@ -185,6 +189,7 @@ pub fn damage(path: &Path, at: impl Fn(usize) -> std::ops::Range<usize>) {
     fs::write(path, bytes).unwrap();
 }
 
+#[cfg(feature = "ffmpeg")]
 /// `path` with only the first `share` of its bytes, under another name.
 pub fn cut(path: &Path, share: f64) -> PathBuf {
     let bytes = fs::read(path).unwrap();
@@ -366,6 +371,9 @@ mod ffmpeg {
             let off = (0..3).map(|c| shown[c].abs_diff(colour[c])).max().unwrap();
             assert!(off <= 3, "{colour:?} is shown as {shown:?}");
         }
+        // The last frame is shown as long as the others.
+        let micros = av::format::input(&path).unwrap().duration();
+        assert!((micros - 4 * 1_000_000 * 2 / 15).abs() < 2000, "{micros} microseconds");
         assert_eq!(names_in(folder.path()), ["a.mp4"], "no staged file is left");
     }
 
