@@ -67,10 +67,14 @@ impl Golden {
     }
 }
 
+/// The largest magnitude.
+pub fn largest(x: &Tensor) -> f64 {
+    x.to_kind(Kind::Double).abs().max().double_value(&[])
+}
+
 /// The largest difference, relative to the largest magnitude of `want`.
 pub fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
-    let largest = |x: Tensor| x.to_kind(Kind::Double).abs().max().double_value(&[]);
-    largest(got.detach().to_kind(Kind::Double) - want) / largest(want.shallow_clone())
+    largest(&(got.detach().to_kind(Kind::Double) - want)) / largest(want)
 }
 
 /// Panics unless `got` has the shape of `want` and differs by at most `tolerance` of its largest magnitude. `--nocapture`
