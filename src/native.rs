@@ -71,7 +71,8 @@ pub struct AdamWStep {
     pub eps: f64,
 }
 
-/// Updates `params` in place with one fused kernel; `steps` are 0-d float32 counters, advanced by the kernel.
+/// Updates `params` in place with one fused kernel; `steps` are 0-d float32 counters of
+/// the updates so far, advanced by one.
 ///
 /// All five slices have one entry per parameter, float32, on one device.
 pub fn fused_adamw(

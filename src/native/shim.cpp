@@ -57,13 +57,14 @@ const char* ad_autocast_leave(bool cuda, bool was_enabled, int was_kind) {
   });
 }
 
-// One AdamW update of all parameters, in place: decoupled weight decay, no amsgrad. `steps` are the 0-d float32 counters
-// that the kernel itself advances.
+// One AdamW update of all parameters, in place: decoupled weight decay, no amsgrad. `steps` are 0-d float32 counters of the
+// updates so far; they are advanced here, as the kernel corrects its moments by the number of this update and leaves it alone.
 const char* ad_fused_adamw(at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs,
                            at::Tensor* const* exp_avg_sqs, at::Tensor* const* steps, size_t count, double lr, double beta1,
                            double beta2, double weight_decay, double eps) {
   return guarded([&] {
     at::NoGradGuard no_grad;
+    at::_foreach_add_(list(steps, count), 1);
     at::_fused_adamw_(list(params, count), list(grads, count), list(exp_avgs, count), list(exp_avg_sqs, count),
                       /*max_exp_avg_sqs=*/{}, list(steps, count), lr, beta1, beta2, weight_decay, eps,
                       /*amsgrad=*/false, /*maximize=*/false);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -10,7 +11,7 @@ use animatediff::{
     assemble::{Base, Motion},
     model::unet::motion,
     nn::NormScope,
-    weights::{NamedTensors, read},
+    weights::{NamedTensors, read, write::write_safetensors},
 };
 use tch::{Kind, Tensor};
 
@@ -67,10 +68,14 @@ impl Golden {
     }
 }
 
+/// The largest magnitude.
+pub fn largest(x: &Tensor) -> f64 {
+    x.to_kind(Kind::Double).abs().max().double_value(&[])
+}
+
 /// The largest difference, relative to the largest magnitude of `want`.
 pub fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
-    let largest = |x: Tensor| x.to_kind(Kind::Double).abs().max().double_value(&[]);
-    largest(got.detach().to_kind(Kind::Double) - want) / largest(want.shallow_clone())
+    largest(&(got.detach().to_kind(Kind::Double) - want)) / largest(want)
 }
 
 /// Panics unless `got` has the shape of `want` and differs by at most `tolerance` of its largest magnitude. `--nocapture`
@@ -102,4 +107,49 @@ pub fn motion(version: &str, motion_norm: NormScope) -> Motion {
     let mut motion = Motion::read(&golden_path("motion_v2.safetensors"), Some(config)).unwrap();
     motion.tensors.retain(|name| mid || !name.starts_with("mid_block."));
     motion
+}
+
+/// A copy of the tiny base model, to be damaged.
+pub fn copy_of_base() -> tempfile::TempDir {
+    one_thread();
+    let dir = tempfile::tempdir().unwrap();
+    copy_dir(&golden_path("base"), dir.path());
+    dir
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// All tensors of a safetensors file.
+pub fn tensors_of(path: &Path) -> BTreeMap<String, Tensor> {
+    let file = read(path).unwrap().tensors;
+    file.names().map(|name| (name.to_owned(), file.get(name).unwrap())).collect()
+}
+
+/// Writes a safetensors file without metadata.
+pub fn write(path: &Path, tensors: impl IntoIterator<Item = (String, Tensor)>) {
+    let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+    write_safetensors(path, tensors.iter().map(|(name, tensor)| (name, tensor)), &BTreeMap::new()).unwrap();
+}
+
+/// Writes `tensors` alternately to two shards in `dir`, with their index called `index`.
+pub fn write_shards(dir: &Path, index: &str, tensors: &BTreeMap<String, Tensor>) {
+    let shard = |number: usize| format!("model-{:05}-of-00002.safetensors", number % 2 + 1);
+    for number in 0..2 {
+        let part = tensors.iter().skip(number).step_by(2);
+        write(&dir.join(shard(number)), part.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
+    }
+    let map: BTreeMap<&String, String> =
+        tensors.keys().enumerate().map(|(number, name)| (name, shard(number))).collect();
+    fs::write(dir.join(index), serde_json::json!({ "metadata": {}, "weight_map": map }).to_string()).unwrap();
 }

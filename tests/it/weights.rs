@@ -1,1 +1,5 @@
-//! p
+//! Reading weight files: element types, shards, tables, and what is said about files that cannot be used.
+
+mod files;
+mod messages;
+mod tables;

@@ -42,8 +42,7 @@ fn official_recipe() {
 #[test]
 fn diffusers_pipeline() {
     let golden = Golden::load("sampling");
-    let schedule =
-        Config { timestep_spacing: TimestepSpacing::Linspace, set_alpha_to_one: false, ..Config::default() };
+    let schedule = Config { timestep_spacing: TimestepSpacing::Linspace, set_alpha_to_one: false, ..Config::default() };
     let latents = sample(&golden, &base(), NormScope::Clip, &schedule);
     assert_close("latents", &latents, &golden.get("out.diffusers_latents"), OUTPUT);
 }

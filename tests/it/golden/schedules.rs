@@ -1,8 +1,6 @@
 //! Noise schedules, DDIM and the forward process.
 
-use animatediff::diffusion::{
-    BetaSchedule, Config, Ddim, NoiseSchedule, PredictionType, TimestepSpacing, add_noise,
-};
+use animatediff::diffusion::{BetaSchedule, Config, Ddim, NoiseSchedule, PredictionType, TimestepSpacing, add_noise};
 use tch::{Kind, Tensor};
 
 use crate::support::{Golden, assert_close};

@@ -12,7 +12,23 @@ use animatediff::{
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{GRADIENT, Golden, OUTPUT, assert_close, base, golden_path, motion, relative_error};
+use crate::support::{GRADIENT, Golden, OUTPUT, assert_close, base, golden_path, largest, motion, relative_error};
+
+/// A gradient below this part of the model's largest is rounding. Queries and keys have none where there is one token to
+/// look at, as in the middle block of these small pictures.
+const ZERO: f64 = 1e-7;
+
+/// How far ten updates may lead from the golden ones, relative to each value.
+#[derive(Clone, Copy)]
+struct Tolerance {
+    losses: f64,
+    norms: f64,
+}
+
+const STEADY: Tolerance = Tolerance { losses: OUTPUT, norms: GRADIENT };
+/// Updates of the motion module amplify rounding: when PyTorch perturbs its own weights by one part in a million, its last
+/// losses change by 2e-4 and its last gradient norms by 9 %.
+const AMPLIFYING: Tolerance = Tolerance { losses: 5e-4, norms: 0.1 };
 
 /// Low-rank pairs, of the golden rank and scale 1, on the layers that match `targets`.
 fn train_pairs(targets: &str) -> Plan {
@@ -28,7 +44,7 @@ fn adapter_stage() {
     let base = base();
     let parts = UNetParts { added: Some(adapter().into_tensors()), ..UNetParts::new(&base) };
     let table = formats::adapter();
-    train("train_adapter", parts, train_pairs(".attentions.*.to_"), |name| official(&table, name));
+    train("train_adapter", parts, train_pairs(".attentions.*.to_"), STEADY, |name| official(&table, name));
 }
 
 #[test]
@@ -40,31 +56,31 @@ fn motion_stage() {
         ..UNetParts::new(&base)
     };
     let table = formats::motion_module(2, 3);
-    train("train_motion", parts, Plan::train([Pattern::new("motion_modules.")]), |name| official(&table, name));
+    let plan = Plan::train([Pattern::new("motion_modules.")]);
+    train("train_motion", parts, plan, AMPLIFYING, |name| official(&table, name));
 }
 
 #[test]
 fn motion_lora_stage() {
     let base = base();
     let pairs = read_motion_lora(&golden_path("motion_lora.safetensors")).unwrap().into_tensors();
-    let parts =
-        UNetParts { motion: Some(motion("v2", NormScope::Frame)), added: Some(pairs), ..UNetParts::new(&base) };
+    let parts = UNetParts { motion: Some(motion("v2", NormScope::Frame)), added: Some(pairs), ..UNetParts::new(&base) };
     let table = formats::motion_lora(2);
-    train("train_motionlora", parts, train_pairs(".motion_modules.*.to_"), |name| official(&table, name));
+    train("train_motionlora", parts, train_pairs(".motion_modules.*.to_"), STEADY, |name| official(&table, name));
 }
 
 #[test]
 fn image_fine_tuning() {
     let base = base();
-    train("train_image", UNetParts::new(&base), Plan::train([Pattern::new(".")]), str::to_owned);
+    train("train_image", UNetParts::new(&base), Plan::train([Pattern::new(".")]), STEADY, str::to_owned);
 }
 
 fn official(table: &Table, name: &str) -> String {
     table.export_name(name).unwrap_or_else(|| panic!("`{name}` has no official name"))
 }
 
-/// Ten updates of what `plan` trains; `foreign` gives the golden file's name for one of ours.
-fn train(name: &str, parts: UNetParts, plan: Plan, foreign: impl Fn(&str) -> String) {
+/// Ten updates of what `plan` trains, followed within `tolerance`; `foreign` gives the golden file's name for one of ours.
+fn train(name: &str, parts: UNetParts, plan: Plan, tolerance: Tolerance, foreign: impl Fn(&str) -> String) {
     let golden = Golden::load(name);
     let settings = golden.json("config");
     let (unet, store) = parts.build(plan, Device::Cpu, Kind::Float).unwrap();
@@ -82,8 +98,8 @@ fn train(name: &str, parts: UNetParts, plan: Plan, foreign: impl Fn(&str) -> Str
         optimizer.step(settings["lr"].as_f64().unwrap());
         losses.push(loss.double_value(&[]));
     }
-    compare_each(&format!("{name}: losses"), &losses, &golden.get("out.losses"), OUTPUT);
-    compare_each(&format!("{name}: gradient norms"), &norms, &golden.get("out.grad_norms"), GRADIENT);
+    compare_each(&format!("{name}: losses"), &losses, &golden.get("out.losses"), tolerance.losses);
+    compare_each(&format!("{name}: gradient norms"), &norms, &golden.get("out.grad_norms"), tolerance.norms);
     assert_close(&format!("{name}: first loss"), &Tensor::from(losses[0]), &golden.get("out.loss"), 1e-5);
 }
 
@@ -117,16 +133,23 @@ fn compare_gradients(name: &str, golden: &Golden, store: &Store, foreign: impl F
     let mut ours: BTreeMap<String, Tensor> =
         store.trained.iter().map(|(name, tensor)| (foreign(name), tensor.grad())).collect();
     let expected = golden.below("grad.");
-    let mut worst: (f64, String) = (0.0, String::new());
+    let floor = ZERO * expected.values().map(largest).fold(0.0, f64::max);
+    let mut worst: (f64, &str) = (0.0, "");
+    let mut zeros = 0;
     for (key, want) in &expected {
         let got = ours.remove(key).unwrap_or_else(|| panic!("{name}: `{key}` is not trained"));
+        if largest(want) < floor {
+            assert!(largest(&got) < floor, "{name}: gradient of `{key}` should vanish");
+            zeros += 1;
+            continue;
+        }
         let error = relative_error(&got, want);
         assert!(error <= GRADIENT, "{name}: gradient of `{key}` is off by {error:.1e} of its largest magnitude");
         if error > worst.0 {
-            worst = (error, key.clone());
+            worst = (error, key);
         }
     }
-    println!("{name}: {} gradients, largest error {:.1e} in `{}`", expected.len(), worst.0, worst.1);
+    println!("{name}: {} gradients ({zeros} vanish), largest error {:.1e} in `{}`", expected.len(), worst.0, worst.1);
     assert!(name == "train_image" || ours.is_empty(), "{name}: trained beyond the golden ones: {:?}", ours.keys());
 }
 

@@ -1,0 +1,163 @@
+//! Properties of the mapping tables: no name is lost, none is guessed.
+
+use animatediff::{
+    model::unet::motion::feed_forward_norm,
+    nn::Source,
+    weights::{NamedTensors, Table, formats, map::Row},
+};
+use proptest::prelude::*;
+use tch::{Kind, Tensor};
+
+/// Where a module or a spatial transformer may be.
+fn places() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0..20u32).prop_map(|block| format!("down_blocks.{block}")),
+        (0..20u32).prop_map(|block| format!("up_blocks.{block}")),
+        Just("mid_block".to_owned()),
+    ]
+}
+
+fn one_of(options: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(options)
+}
+
+/// Names in an official motion module whose blocks have `attentions` attentions.
+fn motion_names(attentions: usize) -> impl Strategy<Value = String> {
+    let weight = one_of(&["weight", "bias"]);
+    let within = prop_oneof![
+        (0..attentions, one_of(&["to_q", "to_k", "to_v", "to_out.0"]))
+            .prop_map(|(i, p)| format!("attention_blocks.{i}.{p}")),
+        (0..attentions).prop_map(|i| format!("norms.{i}")),
+        one_of(&["ff_norm", "ff.net.0.proj", "ff.net.2"]).prop_map(String::from),
+    ];
+    let within = (0..12u32, within).prop_map(|(block, part)| format!("transformer_blocks.{block}.{part}"));
+    let part = prop_oneof![4 => within, 1 => one_of(&["norm", "proj_in", "proj_out"]).prop_map(String::from)];
+    (places(), 0..12u32, part, weight).prop_map(|(place, module, part, weight)| {
+        format!("{place}.motion_modules.{module}.temporal_transformer.{part}.{weight}")
+    })
+}
+
+const PROJECTIONS: &[&str] = &["to_q", "to_k", "to_v", "to_out"];
+const FACTORS: &[&str] = &["down", "up"];
+
+fn motion_lora_names(attentions: usize) -> impl Strategy<Value = String> {
+    (places(), 0..12u32, 0..12u32, 0..attentions, one_of(PROJECTIONS), one_of(FACTORS)).prop_map(
+        |(place, module, block, attention, projection, factor)| {
+            format!(
+                "{place}.motion_modules.{module}.temporal_transformer.transformer_blocks.{block}.\
+                 attention_blocks.{attention}.processor.{projection}_lora.{factor}.weight"
+            )
+        },
+    )
+}
+
+fn adapter_names() -> impl Strategy<Value = String> {
+    (places(), 0..12u32, 0..12u32, 1..3u32, one_of(PROJECTIONS), one_of(FACTORS)).prop_map(
+        |(place, transformer, block, attention, projection, factor)| {
+            format!(
+                "{place}.attentions.{transformer}.transformer_blocks.{block}.\
+                 attn{attention}.processor.{projection}_lora.{factor}.weight"
+            )
+        },
+    )
+}
+
+fn motion_table(attentions: usize) -> Table {
+    formats::motion_module(attentions, feed_forward_norm(attentions))
+}
+
+fn back(table: &Table, theirs: &str) -> Option<String> {
+    table.export_name(&table.import_name(theirs)??)
+}
+
+proptest! {
+    #[test]
+    fn motion_modules_go_both_ways((attentions, name) in (1..6usize).prop_flat_map(|n| (Just(n), motion_names(n)))) {
+        prop_assert_eq!(back(&motion_table(attentions), &name), Some(name));
+    }
+
+    #[test]
+    fn motion_loras_go_both_ways((attentions, name) in (1..6usize).prop_flat_map(|n| (Just(n), motion_lora_names(n)))) {
+        prop_assert_eq!(back(&formats::motion_lora(attentions), &name), Some(name));
+    }
+
+    #[test]
+    fn adapters_go_both_ways(name in adapter_names()) {
+        prop_assert_eq!(back(&formats::adapter(), &name), Some(name));
+    }
+
+    #[test]
+    fn two_names_never_become_one(names in proptest::collection::btree_set(motion_names(3), 2..40)) {
+        let table = motion_table(3);
+        let ours: std::collections::BTreeSet<_> = names.iter().map(|name| table.import_name(name).unwrap()).collect();
+        prop_assert_eq!(ours.len(), names.len());
+    }
+
+    /// A name with something before, after or instead of a piece is unknown, and never mistaken for another.
+    #[test]
+    fn damaged_names_are_unknown(name in motion_lora_names(2), cut in any::<prop::sample::Index>(), junk in "[a-z_]{1,4}") {
+        let table = formats::motion_lora(2);
+        let mut pieces: Vec<&str> = name.split('.').collect();
+        let at = 2 + cut.index(pieces.len() - 2);
+        prop_assume!(pieces[at] != junk);
+        pieces[at] = &junk;
+        let damaged = pieces.join(".");
+        prop_assert_eq!(table.import_name(&damaged), None, "{}", damaged);
+        let longer = format!("{}.{}", name, junk);
+        prop_assert_eq!(table.import_name(&longer), None);
+    }
+
+    /// The engine itself: whatever fills a row's placeholders on one side fills them on the other.
+    #[test]
+    fn placeholders_carry_over(first in 0..1000u32, second in 0..1000u32, text in "[a-z.]{1,12}") {
+        let table = Table::new("test", vec![Row::copy("a.{}.b.{}.{*}", "{}/{}/{*}")]);
+        let (theirs, ours) = (format!("a.{first}.b.{second}.{text}"), format!("{first}/{second}/{text}"));
+        prop_assert_eq!(table.import_name(&theirs), Some(Some(ours.clone())));
+        prop_assert_eq!(table.export_name(&ours), Some(theirs));
+    }
+
+    /// Importing moves tensors and changes none.
+    #[test]
+    fn values_travel_with_their_names(names in proptest::collection::btree_set(motion_names(2), 1..20)) {
+        let table = motion_table(2);
+        let theirs = names.iter().enumerate().map(|(i, name)| (name.clone(), Tensor::from(i as i64)));
+        let mut ours = table.import(theirs.collect(), |_| String::new()).unwrap();
+        for (i, name) in names.iter().enumerate() {
+            let name = table.import_name(name).unwrap().unwrap();
+            prop_assert_eq!(ours.take(&name).unwrap().int64_value(&[]), i as i64);
+        }
+        prop_assert!(ours.left().is_empty());
+    }
+}
+
+#[test]
+fn the_first_row_that_matches_decides() {
+    let rows = vec![Row::drop("a.{}.x"), Row::copy("a.{}.{*}", "b.{}.{*}"), Row::squeeze("w.{*}", "m.{*}")];
+    let table = Table::new("test", rows);
+    let cases = [
+        ("a.1.x", Some(None)),
+        ("a.1.y", Some(Some("b.1.y"))),
+        ("a.x.y", None),
+        ("a..y", None),
+        ("a.1.", None),
+        ("w.1", Some(Some("m.1"))),
+        ("", None),
+    ];
+    for (theirs, want) in cases {
+        let want: Option<Option<String>> = want.map(|name| name.map(String::from));
+        assert_eq!(table.import_name(theirs), want, "{theirs:?}");
+    }
+    assert_eq!(table.export_name("b.1.x"), Some("a.1.x".into()));
+}
+
+#[test]
+fn squeezing_takes_only_the_axes_of_a_1x1_convolution() {
+    let table = Table::new("test", vec![Row::squeeze("{*}", "{*}")]);
+    let shapes: [(&[i64], &[i64]); 4] =
+        [(&[6, 4, 1, 1], &[6, 4]), (&[6, 4], &[6, 4]), (&[6], &[6]), (&[6, 4, 3, 3], &[6, 4, 3, 3])];
+    for (theirs, ours) in shapes {
+        let tensor = Tensor::zeros(theirs, (Kind::Float, tch::Device::Cpu));
+        let tensors = NamedTensors::from_iter([("w".to_owned(), tensor)]);
+        assert_eq!(table.import(tensors, |_| String::new()).unwrap().shape("w").unwrap(), ours);
+    }
+}
