@@ -42,6 +42,7 @@ impl<'a> UNetParts<'a> {
     pub fn build(self, plan: Plan, device: Device, frozen_kind: Kind) -> Result<(UNet, Store), AssembleError> {
         let mut tensors = self.base.unet_tensors()?;
         let motion_config = self.motion.as_ref().map(|motion| motion.config.clone());
+        let motion_file = self.motion.as_ref().and_then(Motion::origin);
         for part in [self.motion.map(|motion| motion.tensors), self.replaced].into_iter().flatten() {
             tensors.extend(part);
         }
@@ -55,16 +56,22 @@ impl<'a> UNetParts<'a> {
         if let Some(motion) = &motion_config {
             motion::check_fit(motion, config)?;
         }
-        build("the UNet", tensors, plan, device, frozen_kind, |params| {
+        let home = |missing: &str| match missing.contains("motion_modules.") {
+            true => motion_file,
+            false => Some(self.base.dir.join("unet").display().to_string()),
+        };
+        build("the UNet", tensors, home, plan, device, frozen_kind, |params| {
             UNet::new(params, config, motion_config.as_ref())
         })
     }
 }
 
-/// Builds one network and turns whatever was wrong with its weights into an error.
+/// Builds one network and turns whatever was wrong with its weights into an error; `home` is where a missing tensor of that
+/// name should have been.
 fn build<M>(
     what: &'static str,
     tensors: impl Source + 'static,
+    home: impl FnOnce(&str) -> Option<String>,
     plan: Plan,
     device: Device,
     frozen_kind: Kind,
@@ -72,8 +79,14 @@ fn build<M>(
 ) -> Result<(M, Store), AssembleError> {
     let params = Params::new(tensors, plan, device, frozen_kind);
     let model = new(&params);
-    let (store, problems) = params.finish();
-    if problems.is_empty() { Ok((model, store)) } else { Err(AssembleError::Weights { what, problems }) }
+    let (store, mut problems) = params.finish();
+    if problems.is_empty() {
+        return Ok((model, store));
+    }
+    if let (None, Some(missing)) = (&problems.origin, problems.missing.first()) {
+        problems.origin = home(missing);
+    }
+    Err(AssembleError::Weights { what, problems: Box::new(problems) })
 }
 
 /// A network with random weights, frozen: for `init`, tests and benchmarks.

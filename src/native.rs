@@ -33,9 +33,7 @@ impl Autocast {
     fn enter(cuda: bool, kind: Kind) -> Autocast {
         let mut guard = Autocast { cuda, was_enabled: false, was_kind: 0 };
         // SAFETY: both pointers are to live fields of `guard`; the call keeps neither.
-        check(unsafe {
-            ffi::ad_autocast_enter(cuda, scalar_type(kind), &mut guard.was_enabled, &mut guard.was_kind)
-        });
+        check(unsafe { ffi::ad_autocast_enter(cuda, scalar_type(kind), &mut guard.was_enabled, &mut guard.was_kind) });
         guard
     }
 }

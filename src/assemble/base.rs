@@ -12,7 +12,7 @@ use crate::{
         unet,
         vae::{self, Vae},
     },
-    nn::{Plan, Store},
+    nn::{Params, Plan, Store},
     tokenizer::Tokenizer,
     weights::{NamedTensors, formats, read_component},
 };
@@ -44,7 +44,9 @@ impl Base {
             return Err(not("it has no unet/config.json; expected the folders unet, vae, text_encoder, tokenizer"));
         }
         if dir.join("text_encoder_2").exists() {
-            return Err(not("it is a Stable Diffusion XL model; AnimateDiff's modules here are for Stable Diffusion 1.x"));
+            return Err(not(
+                "it is a Stable Diffusion XL model; AnimateDiff's modules here are for Stable Diffusion 1.x",
+            ));
         }
         let unet_path = dir.join("unet/config.json");
         let unet = unet::Config::from_json(&read_json(&unet_path)?).map_err(|error| {
@@ -53,7 +55,8 @@ impl Base {
                 Err(error) => AssembleError::Config { path: unet_path.clone(), reason: error.to_string() },
             }
         })?;
-        let base = Base { dir: dir.to_owned(), unet, vae: read_config(dir, "vae")?, text: read_config(dir, "text_encoder")? };
+        let base =
+            Base { dir: dir.to_owned(), unet, vae: read_config(dir, "vae")?, text: read_config(dir, "text_encoder")? };
         base.check()?;
         Ok(base)
     }
@@ -87,17 +90,21 @@ impl Base {
 
     /// The text encoder, trained as `plan` says.
     pub fn text_encoder(&self, plan: Plan, device: Device, kind: Kind) -> Result<(TextEncoder, Store), AssembleError> {
-        let tensors = read_component(&self.dir.join("text_encoder"), &["model", "pytorch_model"])?;
-        let tensors = formats::clip_text().import(tensors, |_| String::new())?;
-        build("the text encoder", tensors, plan, device, kind, |params| TextEncoder::new(params, &self.text))
+        let dir = self.dir.join("text_encoder");
+        let tensors = read_component(&dir, &["model", "pytorch_model"])?;
+        let tensors = formats::clip_text().import(tensors, formats::looks_like("a text encoder"))?;
+        let home = |_: &str| Some(dir.display().to_string());
+        build("the text encoder", tensors, home, plan, device, kind, |params| TextEncoder::new(params, &self.text))
     }
 
     /// The VAE, frozen, float32.
     pub fn vae(&self, device: Device, kind: Kind) -> Result<Vae, AssembleError> {
-        let tensors = read_component(&self.dir.join("vae"), &["diffusion_pytorch_model"])?;
-        let tensors = formats::vae().import(tensors, |_| String::new())?;
-        let (vae, _) = build("the VAE", tensors, Plan::frozen(), device, kind, |params| Vae::new(params, &self.vae))?;
-        Ok(vae)
+        let dir = self.dir.join("vae");
+        let tensors = read_component(&dir, &["diffusion_pytorch_model"])?;
+        let tensors = formats::vae().import(tensors, formats::looks_like("a VAE"))?;
+        let home = |_: &str| Some(dir.display().to_string());
+        let new = |params: &Params| Vae::new(params, &self.vae);
+        Ok(build("the VAE", tensors, home, Plan::frozen(), device, kind, new)?.0)
     }
 
     /// The UNet's tensors.
@@ -114,6 +121,6 @@ fn read_json(path: &Path) -> Result<serde_json::Value, AssembleError> {
 
 fn read_config<T: DeserializeOwned>(dir: &Path, component: &str) -> Result<T, AssembleError> {
     let path = dir.join(component).join("config.json");
-    serde_json::from_value(read_json(&path)?)
+    serde_path_to_error::deserialize(read_json(&path)?)
         .map_err(|error| AssembleError::Config { path, reason: format!("not a configuration of this model: {error}") })
 }

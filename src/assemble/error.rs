@@ -38,14 +38,41 @@ pub enum AssembleError {
         reason: Unsupported,
     },
     /// Weights that do not fill the network.
-    #[error("the weights do not make {what}: {problems}")]
+    #[error("{}the weights do not make {what}: {problems}{}", prefix(problems), next_step(problems))]
     Weights {
         /// Which network.
         what: &'static str,
         /// All that is wrong.
-        problems: Problems,
+        problems: Box<Problems>,
     },
+    /// A v2 motion module that is to be another.
+    #[error(
+        "{path}: this motion module has a part for the middle block (v2), and `motion_module_mid_block` is false; \
+         set it to true, or leave out `unet_additional_kwargs` to have the file decide",
+        path = .0.display()
+    )]
+    MidBlock(PathBuf),
     /// A motion module that does not fit the base.
     #[error("the motion module does not fit the base: {0}")]
     Motion(String),
+}
+
+fn prefix(problems: &Problems) -> String {
+    problems.origin.as_ref().map_or(String::new(), |file| format!("{file}: "))
+}
+
+fn next_step(problems: &Problems) -> String {
+    let file = problems.origin.as_deref();
+    if !problems.misshapen.is_empty() || !problems.unknown.is_empty() {
+        file.map_or(String::new(), |file| format!("; `animatediff inspect {file}` shows what it holds"))
+    } else if problems.missing.iter().any(|name| name.contains("motion_modules.")) {
+        "; is the module of the version that `unet_additional_kwargs` describes? Only v2 has `mid_block`".into()
+    } else if !problems.missing.is_empty() {
+        "; the weights are incomplete: copy or download them again".into()
+    } else if !problems.not_finite.is_empty() {
+        "; the file is damaged, or its training diverged".into()
+    } else {
+        "; a pattern is a part of a name like `down_blocks.0.motion_modules.0.proj_in.weight`, with `*` for anything"
+            .into()
+    }
 }

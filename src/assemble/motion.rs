@@ -43,7 +43,8 @@ impl Motion {
 
     /// Reads a module in the official names. Its architecture is `config`, or what its metadata or its keys say.
     pub fn read(path: &Path, config: Option<motion::Config>) -> Result<Motion, AssembleError> {
-        let WeightFile { mut tensors, metadata } = read(path)?;
+        let WeightFile { tensors, metadata } = read(path)?;
+        let mut tensors = formats::unwrapped().import(tensors, |_| String::new())?;
         // Official checkpoints may hold the whole UNet; as in the official loader, only its motion modules are taken.
         if tensors.names().any(|name| name.contains(".motion_modules.")) {
             tensors.retain(|name| name.contains("motion_modules."));
@@ -56,18 +57,25 @@ impl Motion {
             None => detect(&tensors),
         };
         let config = config.unwrap_or(detected);
+        if config.use_motion_module && !config.motion_module_mid_block && has_mid_block(&tensors) {
+            return Err(AssembleError::MidBlock(path.to_owned()));
+        }
         let attentions = formats::attention_blocks(&tensors);
         let table = formats::motion_module(attentions, feed_forward_norm(attentions));
-        let tensors = table.import(tensors, |tensors| format!("; it looks like {}", formats::describe(tensors)))?;
+        let tensors = table.import(tensors, formats::looks_like("a motion module"))?;
         Ok(Motion { config, tensors })
+    }
+
+    /// The file it was read from.
+    pub(super) fn origin(&self) -> Option<String> {
+        self.tensors.names().next().and_then(|name| self.tensors.origin_of(name))
     }
 }
 
 /// The architecture that a file's keys show (v1, v2 or v3), where neither metadata nor the user says.
 fn detect(tensors: &NamedTensors) -> motion::Config {
-    let mid = tensors.names().any(|name| name.starts_with("mid_block."));
     let positions = tensors.names().find(|name| name.ends_with("pos_encoder.pe")).and_then(|name| tensors.shape(name));
-    let mut config = match (mid, positions.as_deref()) {
+    let mut config = match (has_mid_block(tensors), positions.as_deref()) {
         (true, _) => motion::Config::v2(),
         (false, Some([_, 24, _])) => motion::Config::v1(),
         (false, _) => motion::Config::v3(),
@@ -78,6 +86,10 @@ fn detect(tensors: &NamedTensors) -> motion::Config {
     }
     module.attention_block_types = vec![AttentionType::SelfAttention; formats::attention_blocks(tensors)];
     config
+}
+
+fn has_mid_block(tensors: &NamedTensors) -> bool {
+    tensors.names().any(|name| name.starts_with("mid_block."))
 }
 
 /// Heads, groups and widths must divide.
@@ -102,17 +114,17 @@ pub(super) fn check_fit(motion: &motion::Config, unet: &unet::Config) -> Result<
 
 /// Reads a domain adapter in the official names.
 pub fn read_adapter(path: &Path) -> Result<Lora, AssembleError> {
-    lora_from(read(path)?, path, &formats::adapter())
+    lora_from(read(path)?, path, &formats::adapter(), "a domain adapter")
 }
 
 /// Reads a MotionLoRA in the official names.
 pub fn read_motion_lora(path: &Path) -> Result<Lora, AssembleError> {
     let file = read(path)?;
     let attentions = formats::attention_blocks(&file.tensors).max(2);
-    lora_from(file, path, &formats::motion_lora(attentions))
+    lora_from(file, path, &formats::motion_lora(attentions), "a MotionLoRA")
 }
 
-fn lora_from(file: WeightFile, path: &Path, table: &Table) -> Result<Lora, AssembleError> {
-    let tensors = table.import(file.tensors, |tensors| format!("; it looks like {}", formats::describe(tensors)))?;
+fn lora_from(file: WeightFile, path: &Path, table: &Table, kind: &str) -> Result<Lora, AssembleError> {
+    let tensors = table.import(file.tensors, formats::looks_like(kind))?;
     Ok(Lora::from_tensors(tensors, &path.display().to_string())?)
 }

@@ -132,9 +132,8 @@ impl Layer {
 
     fn attention(&self, x: &Tensor) -> Tensor {
         let (rows, length, width) = x.size3().expect("[B, L, C]");
-        let split = |layer: &Linear| {
-            layer.forward(x).view([rows, length, self.heads, width / self.heads]).transpose(1, 2)
-        };
+        let split =
+            |layer: &Linear| layer.forward(x).view([rows, length, self.heads, width / self.heads]).transpose(1, 2);
         let attended = attend(&split(&self.q_proj), &split(&self.k_proj), &split(&self.v_proj), true);
         self.out_proj.forward(&attended.transpose(1, 2).reshape([rows, length, width]))
     }

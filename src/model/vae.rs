@@ -206,8 +206,7 @@ struct MidBlock {
 
 impl MidBlock {
     fn new(params: &Params, width: i64, config: &Config) -> MidBlock {
-        let resnet =
-            |index: i64| ResnetBlock::new(&(params / "resnets" / index), width, width, resnet_options(config));
+        let resnet = |index: i64| ResnetBlock::new(&(params / "resnets" / index), width, width, resnet_options(config));
         MidBlock {
             first: resnet(0),
             attention: PictureAttention::new(&(params / "attentions" / 0), width, config),

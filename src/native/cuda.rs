@@ -56,6 +56,7 @@ fn open(path: &Path) -> Result<(), String> {
 /// The folder that this process loaded `libtorch_cpu.so` from.
 pub fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let path = maps.lines().filter_map(|line| line.split_once('/')).find(|(_, path)| path.ends_with("/libtorch_cpu.so"))?.1;
+    let path =
+        maps.lines().filter_map(|line| line.split_once('/')).find(|(_, path)| path.ends_with("/libtorch_cpu.so"))?.1;
     Some(Path::new("/").join(path).parent()?.to_path_buf())
 }

@@ -55,9 +55,8 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
     if q.size()[0] <= chunk {
         return attend(q, k, v);
     }
-    let parts: Vec<Tensor> = triples(q.split(chunk, 0), k.split(chunk, 0), v.split(chunk, 0))
-        .map(|(q, k, v)| attend(&q, &k, &v))
-        .collect();
+    let parts: Vec<Tensor> =
+        triples(q.split(chunk, 0), k.split(chunk, 0), v.split(chunk, 0)).map(|(q, k, v)| attend(&q, &k, &v)).collect();
     Tensor::cat(&parts, 0)
 }
 

@@ -75,7 +75,11 @@ pub struct Problems {
 impl Problems {
     /// Whether the build went well.
     pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unknown.is_empty() && self.misshapen.is_empty() && self.not_finite.is_empty() && self.unmatched.is_empty()
+        self.missing.is_empty()
+            && self.unknown.is_empty()
+            && self.misshapen.is_empty()
+            && self.not_finite.is_empty()
+            && self.unmatched.is_empty()
     }
 }
 
@@ -84,29 +88,30 @@ impl Display for Problems {
         let mut parts = Vec::new();
         if let Some((name, expected, found)) = self.misshapen.first() {
             parts.push(format!(
-                "{} have another shape, first `{name}`: the model has {expected:?}, the file {found:?}",
-                tensors(self.misshapen.len())
+                "{} another shape, first `{name}`: the model has {expected:?}, the file {found:?}",
+                tensors(self.misshapen.len(), "has", "have")
             ));
         }
         if let Some(first) = self.unknown.first() {
-            parts.push(format!("{} have no place in the model, first `{first}`", tensors(self.unknown.len())));
+            parts
+                .push(format!("{} no place in the model, first `{first}`", tensors(self.unknown.len(), "has", "have")));
         }
         if let Some(first) = self.missing.first() {
-            parts.push(format!("{} missing, first `{first}`", tensors(self.missing.len())));
+            parts.push(format!("{} missing, first `{first}`", tensors(self.missing.len(), "is", "are")));
         }
         if let Some(first) = self.not_finite.first() {
-            parts.push(format!("{} hold NaN or infinite values, first `{first}`", tensors(self.not_finite.len())));
+            let subject = tensors(self.not_finite.len(), "holds", "hold");
+            parts.push(format!("{subject} NaN or infinite values, first `{first}`"));
         }
         if !self.unmatched.is_empty() {
             parts.push(format!("nothing in the model matches `{}`", self.unmatched.join("`, `")));
         }
-        let origin = self.origin.as_ref().map_or(String::new(), |origin| format!("{origin}: "));
-        write!(out, "{origin}{}", parts.join("; "))
+        out.write_str(&parts.join("; "))
     }
 }
 
-fn tensors(count: usize) -> String {
-    if count == 1 { "1 tensor".into() } else { format!("{count} tensors") }
+fn tensors(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 tensor {one}") } else { format!("{count} tensors {many}") }
 }
 
 /// The tensors of a built model by name.
@@ -142,8 +147,12 @@ struct State {
 impl Params {
     /// The root. Frozen tensors are kept in `frozen_kind`, trained ones in float32, all on `device`.
     pub fn new(source: impl Source + 'static, plan: Plan, device: Device, frozen_kind: Kind) -> Params {
-        let state =
-            State { source: Box::new(source), store: Store::default(), problems: Problems::default(), used: Vec::new() };
+        let state = State {
+            source: Box::new(source),
+            store: Store::default(),
+            problems: Problems::default(),
+            used: Vec::new(),
+        };
         Params { path: String::new(), build: Rc::new(Build { plan, device, frozen_kind, state: RefCell::new(state) }) }
     }
 
@@ -187,7 +196,8 @@ impl Params {
         let mut state = self.build.state.borrow_mut();
         let plan = &self.build.plan;
         let wanted = plan.trained.iter().chain(plan.lora.iter().flat_map(|lora| &lora.targets));
-        let unmatched: Vec<String> = wanted.filter(|pattern| !state.used.contains(pattern)).map(Pattern::to_string).collect();
+        let unmatched: Vec<String> =
+            wanted.filter(|pattern| !state.used.contains(pattern)).map(Pattern::to_string).collect();
         let mut problems = std::mem::take(&mut state.problems);
         problems.unmatched = unmatched;
         problems.unknown = state.source.left();

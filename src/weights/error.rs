@@ -35,7 +35,7 @@ pub enum WeightsError {
         found: u64,
     },
     /// A tensor of a type that is not read.
-    #[error("{path}: `{name}` has type {dtype}; F32, F16, BF16, F64, I64 and I32 are read", path = .path.display())]
+    #[error("{path}: `{name}` has type {dtype}; F32, F16, BF16, F64, I64 and I32 are read: save it as one of them", path = .path.display())]
     Dtype {
         /// File.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum WeightsError {
         hint: String,
     },
     /// A sharded model's index that is no index.
-    #[error("{path}: not an index of shards: {reason}", path = .path.display())]
+    #[error("{path}: not an index of shards: {reason}; copy or download index and shards again", path = .path.display())]
     Index {
         /// File.
         path: PathBuf,
@@ -79,7 +79,9 @@ pub enum WeightsError {
         hint: String,
     },
     /// Half of a low-rank pair.
-    #[error("{origin}: `{path}` has only one half of its low-rank pair (`down` and `up` belong together)")]
+    #[error(
+        "{origin}: `{path}` has only one half of its low-rank pair: the file is incomplete, export or download it again"
+    )]
     HalfPair {
         /// Where the keys come from.
         origin: String,
@@ -101,20 +103,20 @@ pub enum WeightsError {
         hint: String,
     },
     /// A low-rank pair whose shapes do not fit.
-    #[error("{origin}: the low-rank pair of `{path}` is {up:?} · {down:?}, the layer's weight is {weight:?}{hint}")]
+    #[error(
+        "{origin}: the low-rank pair of `{path}` is {:?} · {:?}, the layer's weight is {:?}; it was made for a model of \
+         another size",
+        .shapes.up,
+        .shapes.down,
+        .shapes.weight
+    )]
     PairShape {
         /// Where the pair comes from.
         origin: String,
         /// Layer.
         path: String,
-        /// Shape of `up`.
-        up: Vec<i64>,
-        /// Shape of `down`.
-        down: Vec<i64>,
-        /// Shape of the weight.
-        weight: Vec<i64>,
-        /// Likely cause.
-        hint: String,
+        /// What does not fit.
+        shapes: Box<PairShapes>,
     },
     /// NaN or infinite values.
     #[error("{origin}: `{name}` holds NaN or infinite values; the file is damaged, or its training diverged")]
@@ -125,9 +127,20 @@ pub enum WeightsError {
         name: String,
     },
     /// No tensors at all.
-    #[error("{path}: the file holds no tensors", path = .path.display())]
+    #[error("{path}: the file holds no tensors; export or download it again", path = .path.display())]
     Empty {
         /// File.
         path: PathBuf,
     },
+}
+
+/// The shapes of a low-rank pair and of the weight that it is for.
+#[derive(Debug)]
+pub struct PairShapes {
+    /// Second factor.
+    pub up: Vec<i64>,
+    /// First factor.
+    pub down: Vec<i64>,
+    /// The layer's weight.
+    pub weight: Vec<i64>,
 }

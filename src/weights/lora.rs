@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use super::{error::WeightsError, named::NamedTensors};
+use super::{
+    error::{PairShapes, WeightsError},
+    named::NamedTensors,
+};
 use crate::nn::Source;
 
 const DOWN: &str = ".lora_A.weight";
@@ -74,9 +77,8 @@ impl Lora {
 
     /// Its factors under `<path>.lora_A.weight` and `<path>.lora_B.weight`, to start training from.
     pub fn into_tensors(self) -> NamedTensors {
-        let factors = |(path, pair): (String, Pair)| {
-            [(format!("{path}{DOWN}"), pair.down), (format!("{path}{UP}"), pair.up)]
-        };
+        let factors =
+            |(path, pair): (String, Pair)| [(format!("{path}{DOWN}"), pair.down), (format!("{path}{UP}"), pair.up)];
         self.pairs.into_iter().flat_map(factors).collect()
     }
 
@@ -123,15 +125,8 @@ impl Lora {
                 && up[0] == weight[0]
                 && down[1] == weight[1..].iter().product::<i64>();
             if !fits {
-                let hint = "; it was made for a model of another size".to_owned();
-                return Err(WeightsError::PairShape {
-                    origin: self.origin.clone(),
-                    path: path.clone(),
-                    up,
-                    down,
-                    weight,
-                    hint,
-                });
+                let shapes = Box::new(PairShapes { up, down, weight });
+                return Err(WeightsError::PairShape { origin: self.origin.clone(), path: path.clone(), shapes });
             }
         }
         Ok(())

@@ -22,9 +22,14 @@ pub struct WeightFile {
 /// Opens one safetensors file. The whole header is checked; no tensor is read yet.
 pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
     let open = |source| WeightsError::Open { path: path.to_owned(), source };
-    let length = std::fs::metadata(path).map_err(open)?.len();
-    if length == 0 {
-        return Err(WeightsError::Truncated { path: path.to_owned(), expected: 8, found: 0 });
+    let about = std::fs::metadata(path).map_err(open)?;
+    if about.is_dir() {
+        let reason = "it is a folder; give the file in it".into();
+        return Err(WeightsError::NotSafetensors { path: path.to_owned(), reason });
+    }
+    let length = about.len();
+    if length < 8 {
+        return Err(WeightsError::Truncated { path: path.to_owned(), expected: 8, found: length });
     }
     let file = Arc::new(MappedFile::open(path).map_err(open)?);
     let (header, metadata) =
@@ -106,10 +111,9 @@ fn read_shards(index: &Path) -> Result<NamedTensors, WeightsError> {
         tensors.extend(read(&index.with_file_name(shard))?.tensors);
     }
     match parsed.weight_map.keys().find(|name| !tensors.contains(name)) {
-        Some(name) => Err(WeightsError::Index {
-            path: index.to_owned(),
-            reason: format!("`{name}` is in none of the shards; download them again"),
-        }),
+        Some(name) => {
+            Err(WeightsError::Index { path: index.to_owned(), reason: format!("`{name}` is in none of the shards") })
+        }
         None => Ok(tensors),
     }
 }
@@ -122,6 +126,9 @@ fn explain(path: &Path, bytes: &[u8], error: &str) -> WeightsError {
     }
     if bytes.starts_with(b"version https://git-lfs") {
         return not("it is a Git LFS pointer; run `git lfs pull` to get the file itself".into());
+    }
+    if bytes.starts_with(b"<") {
+        return not("it is a web page; download the file itself (on the Hub, its /resolve/ address)".into());
     }
     let header = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
     if let Some(header) = header
@@ -137,9 +144,14 @@ fn explain(path: &Path, bytes: &[u8], error: &str) -> WeightsError {
     // The crate compares the last tensor's end with the file's length while it reads the header.
     if error.contains("MetadataIncompleteBuffer") || error.contains("incomplete metadata") {
         let expected = header.map_or(0, |header| header + 8) + described_bytes(bytes).unwrap_or(0);
-        return WeightsError::Truncated { path: path.to_owned(), expected, found: bytes.len() as u64 };
+        let found = bytes.len() as u64;
+        return if found < expected {
+            WeightsError::Truncated { path: path.to_owned(), expected, found }
+        } else {
+            not(format!("it has {found} bytes and its header describes {expected}; copy or download it again"))
+        };
     }
-    not(error.to_owned())
+    not(format!("{error}; copy or download it again, or convert it to safetensors first"))
 }
 
 /// The end of the last tensor by the header, whatever the file's length.

@@ -29,8 +29,11 @@ const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 // ---- Names and shapes --------------------------------------------------------------------------------------------------
 
+/// Names and shapes.
+type Keys = BTreeMap<String, Vec<i64>>;
+
 /// Names and shapes of a published file.
-fn keys(file: &str) -> BTreeMap<String, Vec<i64>> {
+fn keys(file: &str) -> Keys {
     let text = fs::read_to_string(golden_path("keys").join(file)).unwrap();
     let parse = |line: &str| {
         let (name, shape) = line.split_once(' ').unwrap();
@@ -40,14 +43,14 @@ fn keys(file: &str) -> BTreeMap<String, Vec<i64>> {
 }
 
 /// A v2 motion module's file, and that of v1 and v3: the same without the middle block.
-fn motion_keys(mid: bool) -> BTreeMap<String, Vec<i64>> {
+fn motion_keys(mid: bool) -> Keys {
     let mut keys = keys("motion_v2.txt");
     keys.retain(|name, _| mid || !name.starts_with("mid_block."));
     keys
 }
 
 /// The tables of positions that older files hold too.
-fn position_keys(module: &BTreeMap<String, Vec<i64>>, frames: i64) -> BTreeMap<String, Vec<i64>> {
+fn position_keys(module: &Keys, frames: i64) -> Keys {
     let table = |(name, shape): (&String, &Vec<i64>)| {
         let attention = name.strip_suffix(".to_q.weight")?;
         Some((format!("{attention}.pos_encoder.pe"), vec![1, frames, shape[0]]))
@@ -56,7 +59,7 @@ fn position_keys(module: &BTreeMap<String, Vec<i64>>, frames: i64) -> BTreeMap<S
 }
 
 /// Official names and shapes of low-rank pairs on every attention projection in `keys`.
-fn pair_keys(keys: &BTreeMap<String, Vec<i64>>, rank: i64) -> BTreeMap<String, Vec<i64>> {
+fn pair_keys(keys: &Keys, rank: i64) -> Keys {
     let mut pairs = BTreeMap::new();
     for (name, shape) in keys {
         let Some((attention, projection)) = name.rsplit_once(".to_") else { continue };
@@ -69,11 +72,11 @@ fn pair_keys(keys: &BTreeMap<String, Vec<i64>>, rank: i64) -> BTreeMap<String, V
 }
 
 /// Tensors of those names and shapes that share one zero each.
-fn hollow(keys: BTreeMap<String, Vec<i64>>) -> NamedTensors {
+fn hollow(keys: Keys) -> NamedTensors {
     keys.into_iter().map(|(name, shape)| (name, Tensor::zeros([1], CPU).expand(shape, false))).collect()
 }
 
-fn import(table: &Table, keys: BTreeMap<String, Vec<i64>>) -> NamedTensors {
+fn import(table: &Table, keys: Keys) -> NamedTensors {
     table.import(hollow(keys), |_| String::new()).unwrap()
 }
 
@@ -128,7 +131,7 @@ fn names_go_to_ours_and_back() {
     let mut text = keys("text_encoder.txt");
     text.insert("text_model.embeddings.position_ids".into(), vec![1, 77]);
     // The table, names, how many there are, and how many of them are computed and left out.
-    let cases: [(&str, Table, BTreeMap<String, Vec<i64>>, usize, usize); 6] = [
+    let cases: [(&str, Table, Keys, usize, usize); 6] = [
         ("v1 and v3 module", formats::motion_module(2, 3), with_positions(false, 24), 560, 40),
         ("v2 module", formats::motion_module(2, 3), with_positions(true, 32), 588, 42),
         ("MotionLoRA", formats::motion_lora(2), motion_lora, 336, 0),

@@ -95,7 +95,7 @@ pub enum Unsupported {
     #[error("this is a {0} model; AnimateDiff's modules are for Stable Diffusion 1.x: give a base of that family")]
     Family(&'static str),
     /// A key asks for something that Stable Diffusion 1.x does not have.
-    #[error("`{key}: {value}` is not supported; Stable Diffusion 1.x has `{expected}`")]
+    #[error("`{key}: {value}` is not supported: expected {expected}")]
     Key {
         /// Key in config.json.
         key: &'static str,
@@ -111,13 +111,14 @@ impl Config {
     pub fn from_json(json: &serde_json::Value) -> Result<Config, Box<dyn std::error::Error + Send + Sync>> {
         refuse_other_families(json)?;
         refuse_unsupported(json)?;
-        let config: Config = serde_json::from_value(json.clone())?;
+        let config: Config = serde_path_to_error::deserialize(json)?;
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), Unsupported> {
-        let wrong = |key, value: String, expected: &str| Err(Unsupported::Key { key, value, expected: expected.into() });
+        let wrong =
+            |key, value: String, expected: &str| Err(Unsupported::Key { key, value, expected: expected.into() });
         let levels = self.block_out_channels.len();
         if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
             return wrong(
@@ -188,8 +189,10 @@ fn refuse_unsupported(json: &serde_json::Value) -> Result<(), Unsupported> {
     for (key, expected) in only {
         let Some(value) = json.get(key) else { continue };
         let same = *value == expected || matches!((value.as_f64(), expected.as_f64()), (Some(a), Some(b)) if a == b);
-        if !same && !(value.is_null() && key != "act_fn") {
-            return Err(Unsupported::Key { key, value: value.to_string(), expected: expected.to_string() });
+        let default = value.is_null() && key != "act_fn";
+        if !same && !default {
+            let expected = format!("{expected}, as in Stable Diffusion 1.x");
+            return Err(Unsupported::Key { key, value: value.to_string(), expected });
         }
     }
     Ok(())

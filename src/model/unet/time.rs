@@ -37,7 +37,8 @@ impl TimeEmbedding {
 /// `[sin(t·ω) | cos(t·ω)]`, or cosines first, with `ω_i = exp(-ln(10000) · i / (width/2 - freq_shift))`; `[B, width]` float32.
 pub fn sinusoids(timesteps: &Tensor, width: i64, cosine_first: bool, freq_shift: i64) -> Tensor {
     let half = width / 2;
-    let exponent = Tensor::arange(half, (Kind::Float, timesteps.device())) * -(10_000f64.ln()) / (half - freq_shift) as f64;
+    let exponent =
+        Tensor::arange(half, (Kind::Float, timesteps.device())) * -(10_000f64.ln()) / (half - freq_shift) as f64;
     let angle = timesteps.to_kind(Kind::Float).unsqueeze(1) * exponent.exp().unsqueeze(0);
     let (sin, cos) = (angle.sin(), angle.cos());
     if cosine_first { Tensor::cat(&[cos, sin], 1) } else { Tensor::cat(&[sin, cos], 1) }

@@ -43,11 +43,11 @@ impl SpatialTransformer {
         let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
         // Statistics per frame in every version: the official code folds the frames before this norm.
         let h = self.norm.forward(x, 1);
-        let mut h = self.proj_in.into_tokens(&h);
+        let mut h = self.proj_in.tokens_of(&h);
         for block in &self.transformer_blocks {
             h = block.forward(&h, text);
         }
-        x + self.proj_out.out_of_tokens(&h, [rows, channels, height, width])
+        x + self.proj_out.picture_of(&h, [rows, channels, height, width])
     }
 }
 
@@ -68,7 +68,7 @@ impl Projection {
         }
     }
 
-    fn into_tokens(&self, x: &Tensor) -> Tensor {
+    fn tokens_of(&self, x: &Tensor) -> Tensor {
         let tokens = |x: Tensor| x.flatten(2, 3).transpose(1, 2).contiguous();
         match self {
             Projection::Conv(conv) => tokens(conv.forward(x)),
@@ -76,7 +76,7 @@ impl Projection {
         }
     }
 
-    fn out_of_tokens(&self, x: &Tensor, shape: [i64; 4]) -> Tensor {
+    fn picture_of(&self, x: &Tensor, shape: [i64; 4]) -> Tensor {
         let picture = |x: Tensor| x.transpose(1, 2).reshape(shape);
         match self {
             Projection::Conv(conv) => conv.forward(&picture(x.shallow_clone())),

@@ -1,4 +1,4 @@
-//! Older and newer spellings within diffusers folders themselves.
+//! Older and newer spellings within diffusers folders themselves, and what wraps names of any format.
 
 use crate::weights::map::{Row, Table};
 
@@ -36,4 +36,9 @@ pub fn clip_text() -> Table {
             Row::copy("final_layer_norm.{*}", "text_model.final_layer_norm.{*}"),
         ],
     )
+}
+
+/// The prefix that PyTorch's distributed training puts before every name, as in the official trainer's checkpoints.
+pub fn unwrapped() -> Table {
+    Table::new("DistributedDataParallel", vec![Row::copy("module.{*}", "{*}"), Row::copy("{*}", "{*}")])
 }

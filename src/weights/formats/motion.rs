@@ -7,29 +7,34 @@ use crate::weights::{
 
 const THEIRS: &str = "{*}.motion_modules.{}.temporal_transformer";
 const OURS: &str = "{*}.motion_modules.{}";
+const LEAVES: [&str; 2] = ["weight", "bias"];
 
 /// The table for modules whose transformer blocks have `attentions` attentions; `feed_forward_norm` is the number of the
 /// feed-forward's norm in our names.
 pub fn motion_module(attentions: usize, feed_forward_norm: usize) -> Table {
     let block = ".transformer_blocks.{}";
     let mut rows = Vec::new();
+    let mut layer = |theirs: String, ours: String| {
+        rows.extend(LEAVES.map(|leaf| Row::copy(format!("{THEIRS}{theirs}.{leaf}"), format!("{OURS}{ours}.{leaf}"))));
+    };
     for index in 0..attentions {
-        let theirs = format!("{THEIRS}{block}.attention_blocks.{index}");
-        rows.push(Row::drop(format!("{theirs}.pos_encoder.pe")));
-        rows.push(Row::copy(format!("{theirs}.{{*}}"), format!("{OURS}{block}.attn{}.{{*}}", index + 1)));
-        rows.push(Row::copy(
-            format!("{THEIRS}{block}.norms.{index}.{{*}}"),
-            format!("{OURS}{block}.norm{}.{{*}}", index + 1),
-        ));
+        for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
+            layer(
+                format!("{block}.attention_blocks.{index}.{projection}"),
+                format!("{block}.attn{}.{projection}", index + 1),
+            );
+        }
+        layer(format!("{block}.norms.{index}"), format!("{block}.norm{}", index + 1));
     }
-    rows.push(Row::copy(
-        format!("{THEIRS}{block}.ff_norm.{{*}}"),
-        format!("{OURS}{block}.norm{feed_forward_norm}.{{*}}"),
-    ));
-    rows.push(Row::copy(format!("{THEIRS}{block}.ff.{{*}}"), format!("{OURS}{block}.ff.{{*}}")));
-    for part in ["norm", "proj_in", "proj_out"] {
-        rows.push(Row::copy(format!("{THEIRS}.{part}.{{*}}"), format!("{OURS}.{part}.{{*}}")));
+    layer(format!("{block}.ff_norm"), format!("{block}.norm{feed_forward_norm}"));
+    for part in ["ff.net.0.proj", "ff.net.2"].map(|part| format!("{block}.{part}")) {
+        layer(part.clone(), part);
     }
+    for part in [".norm", ".proj_in", ".proj_out"] {
+        layer(part.into(), part.into());
+    }
+    let tables = (0..attentions).map(|index| format!("{THEIRS}{block}.attention_blocks.{index}.pos_encoder.pe"));
+    rows.extend(tables.map(Row::drop));
     Table::new("AnimateDiff motion module", rows)
 }
 

@@ -138,17 +138,22 @@ fn the_architecture_is_told_from_the_keys_or_the_metadata() {
     let metadata = BTreeMap::from([(ARCHITECTURE_KEY.to_owned(), serde_json::to_string(&config).unwrap())]);
     write_safetensors(&path, module.iter(), &metadata).unwrap();
     assert_eq!(Motion::read(&path, None).unwrap().config, config, "metadata");
-    assert_eq!(Motion::read(&path, Some(motion::Config::v1())).unwrap().config, motion::Config::v1(), "as told");
+    let told = motion::Config { use_inflated_groupnorm: false, ..motion::Config::v2() };
+    assert_eq!(Motion::read(&path, Some(told.clone())).unwrap().config, told, "what the user says comes first");
 }
 
 #[test]
-fn image_layers_beside_a_motion_module_are_passed_over() {
+fn checkpoints_of_the_official_trainer_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint.safetensors");
     let mut all = tensors_of(&golden_path("motion_v2.safetensors"));
     all.extend(tensors_of(&golden_path("base/unet/diffusion_pytorch_model.safetensors")));
-    write(&path, all);
-    assert_eq!(Motion::read(&path, None).unwrap().tensors.len(), 546);
+    // The whole UNet, every name with a prefix: only the motion modules are taken.
+    write(&path, all.into_iter().map(|(name, tensor)| (format!("module.{name}"), tensor)));
+    let read = Motion::read(&path, None).unwrap();
+    let want = Motion::read(&golden_path("motion_v2.safetensors"), None).unwrap();
+    assert!(read.tensors.names().eq(want.tensors.names()));
+    assert_eq!(read.config, want.config);
 }
 
 /// The tensors of a file, which is removed.
