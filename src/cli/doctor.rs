@@ -56,7 +56,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let ffmpeg = ffmpeg_report();
     let libraries: Vec<String> = ffmpeg.libraries.iter().map(|(name, version)| format!("{name} {version}")).collect();
     add("ffmpeg", if ffmpeg.built { json!(libraries.join(", ")) } else { json!("not in this build") });
-    let written = [("mp4 (libx264)", ffmpeg.libx264), ("webp (libwebp_anim)", ffmpeg.libwebp_anim), ("gif", true), ("png", true)];
+    let written =
+        [("mp4 (libx264)", ffmpeg.libx264), ("webp (libwebp_anim)", ffmpeg.libwebp_anim), ("gif", true), ("png", true)];
     let formats: Vec<&str> = written.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
     add("writes", json!(formats.join(", ")));
     if ffmpeg.built && !ffmpeg.libx264 {
@@ -92,9 +93,14 @@ fn print_text(findings: &Map<String, Value>) {
 
 fn processor() -> String {
     let field = |text: &str, name: &str| {
-        text.lines().find(|line| line.starts_with(name)).and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
+        text.lines()
+            .find(|line| line.starts_with(name))
+            .and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
     };
-    std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| field(&text, "model name")).unwrap_or("unknown".into())
+    std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| field(&text, "model name"))
+        .unwrap_or("unknown".into())
 }
 
 fn driver() -> Option<String> {

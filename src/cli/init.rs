@@ -65,7 +65,10 @@ enum Preset {
 /// Writes the folder; an interrupted run leaves nothing under its name.
 pub fn run(args: &Args) -> Result<()> {
     if args.out.exists() && !args.overwrite {
-        return Err(usage(format!("{}: exists already; choose another folder, or add --overwrite", args.out.display())));
+        return Err(usage(format!(
+            "{}: exists already; choose another folder, or add --overwrite",
+            args.out.display()
+        )));
     }
     let kind = args.dtype.kind(tch::Device::Cpu);
     let staging = files::staging_path(&args.out)?;
@@ -96,7 +99,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
     let (unet_config, vae_config, text_config) = preset.sizes();
-    let make = |name: &str| fs::create_dir_all(dir.join(name)).with_context(|| format!("{}: cannot be made", dir.display()));
+    let make =
+        |name: &str| fs::create_dir_all(dir.join(name)).with_context(|| format!("{}: cannot be made", dir.display()));
     for name in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
         make(name)?;
     }

@@ -25,7 +25,8 @@ impl Progress {
     /// Of `length` steps, called `label`.
     pub fn new(length: u64, label: impl Into<String>) -> Progress {
         let label = label.into();
-        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}").expect("the template is valid");
+        let style =
+            ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}").expect("the template is valid");
         let bar = ProgressBar::new(length).with_style(style).with_prefix(label.clone());
         let terminal = io::stderr().is_terminal();
         Progress { bar: if terminal { BARS.add(bar) } else { bar }, label, last_line: Instant::now(), terminal }

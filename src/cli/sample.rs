@@ -150,7 +150,8 @@ pub fn run(args: Args) -> Result<()> {
             let index = made.clips.len();
             let noise = noise.as_ref().map(|noise| noise.narrow(0, index as i64, 1));
             let request = studio.request(job, shot)?;
-            let (latents, frames) = studio.sample(&request, noise.as_ref(), &format!("{}/{}", index + 1, prompts.len()))?;
+            let (latents, frames) =
+                studio.sample(&request, noise.as_ref(), &format!("{}/{}", index + 1, prompts.len()))?;
             let clip = Clip { frames, fps: job.fps.unwrap_or(8.0) };
             let path = target.save(index, &clip, args.overwrite)?;
             target.save_settings(index, &studio.settings(job, shot, &request))?;
@@ -161,7 +162,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     target.save_overview(&made.clips)?;
     if let Some(path) = &args.save_latents {
-        let latents = Tensor::f_cat(&made.latents, 0).context("--save-latents: the clips differ in size; sample them one by one")?;
+        let latents = Tensor::f_cat(&made.latents, 0)
+            .context("--save-latents: the clips differ in size; sample them one by one")?;
         write_safetensors(path, [("latents", &latents)], &Default::default())?;
     }
     Ok(())
@@ -209,7 +211,8 @@ impl Args {
             job.scheduler = Some("ddim".into());
         }
         if !self.motion_lora.is_empty() {
-            job.motion_module_lora_configs = self.motion_lora.iter().map(|text| LoraEntry::parse(text)).collect::<Result<_>>()?;
+            job.motion_module_lora_configs =
+                self.motion_lora.iter().map(|text| LoraEntry::parse(text)).collect::<Result<_>>()?;
         }
         if !self.prompt.is_empty() {
             job.prompt = job::Many(self.prompt.clone());
@@ -218,7 +221,8 @@ impl Args {
             job.n_prompt = job::Many(self.negative_prompt.clone());
         }
         if !self.seed.is_empty() {
-            job.seed = job::Many(self.seed.iter().map(|text| job::Seed::parse(text).map_err(usage)).collect::<Result<_>>()?);
+            job.seed =
+                job::Many(self.seed.iter().map(|text| job::Seed::parse(text).map_err(usage)).collect::<Result<_>>()?);
         }
         Ok(())
     }
@@ -234,7 +238,8 @@ impl Norm {
 }
 
 fn read_jobs(path: &std::path::Path) -> Result<Vec<Job>> {
-    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?;
     let jobs: Vec<Job> = yaml::load(Layers { file: Some(UserFile { path, text: &text }), ..Layers::default() })?;
     if jobs.is_empty() {
         return Err(usage(format!("{}: no jobs in it; a list of jobs is expected", path.display())));
@@ -260,7 +265,8 @@ impl Studio {
         let base = Base::open(job.base()?)?;
         let inference = match &job.inference_config {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?;
                 yaml::load(Layers { file: Some(UserFile { path, text: &text }), ..Layers::default() })?
             }
             None => InferenceConfig::default(),
@@ -324,7 +330,10 @@ impl Studio {
     fn warn(&self, request: &Request) {
         let trained = self.motion.as_ref().map(|motion| motion.motion_module_kwargs.temporal_position_encoding_max_len);
         if let Some(trained) = trained.filter(|&trained| request.frames > trained) {
-            say(&format!("warning: {} frames are more than the {trained} the motion module was made for", request.frames));
+            say(&format!(
+                "warning: {} frames are more than the {trained} the motion module was made for",
+                request.frames
+            ));
         }
         for prompt in [&request.prompt, &request.negative_prompt] {
             let dropped = self.tokenizer.dropped_tokens(prompt);
@@ -335,7 +344,12 @@ impl Studio {
         }
     }
 
-    fn sample(&self, request: &Request, noise: Option<&Tensor>, label: &str) -> Result<(Tensor, Vec<crate::clip::Frame>)> {
+    fn sample(
+        &self,
+        request: &Request,
+        noise: Option<&Tensor>,
+        label: &str,
+    ) -> Result<(Tensor, Vec<crate::clip::Frame>)> {
         let pipeline = Pipeline {
             tokenizer: &self.tokenizer,
             text_encoder: &self.text_encoder,
@@ -348,7 +362,9 @@ impl Studio {
         let shape = pipeline.latent_shape(request);
         let noise = match noise {
             Some(noise) if noise.size() == shape => noise.shallow_clone(),
-            Some(noise) => return Err(usage(format!("--latents: a row is {:?}, and this clip's are {shape:?}", noise.size()))),
+            Some(noise) => {
+                return Err(usage(format!("--latents: a row is {:?}, and this clip's are {shape:?}", noise.size())));
+            }
             None => pipeline.noise(request),
         };
         let mut progress = Progress::new(request.steps as u64, format!("clip {label}"));

@@ -189,9 +189,13 @@ impl StageArgs {
         ];
         let quoted = |text: &str| serde_json::to_string(text).expect("a string is JSON, and so YAML");
         let texts = texts.iter().filter_map(|(key, text)| Some(format!("{key}={}", quoted(text.as_ref()?))));
-        let steps = self.max_steps.iter().flat_map(|steps| [format!("max_train_steps={steps}"), "max_train_epoch=-1".into()]);
+        let steps =
+            self.max_steps.iter().flat_map(|steps| [format!("max_train_steps={steps}"), "max_train_epoch=-1".into()]);
         // A folder of clips replaces the CSV of the file.
-        let csv = self.videos.iter().flat_map(|_| ["train_data.csv_path=null", "train_data.video_folder=null"].map(String::from));
+        let csv = self
+            .videos
+            .iter()
+            .flat_map(|_| ["train_data.csv_path=null", "train_data.video_folder=null"].map(String::from));
         csv.chain(texts).chain(steps).chain(self.set.iter().cloned()).collect()
     }
 }
@@ -200,7 +204,10 @@ impl StageArgs {
 pub fn load(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<Config> {
     let defaults = serde_yaml::to_value(Config::for_stage(stage)).expect("a configuration is plain data");
     let text = match file {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?),
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?,
+        ),
         None => None,
     };
     let file = file.zip(text.as_deref()).map(|(path, text)| UserFile { path, text });
@@ -219,7 +226,8 @@ fn default_name(config: Option<&Path>, stage: Stage) -> String {
 }
 
 fn describe(summary: &Summary) -> String {
-    let Summary { stage, clips, parameters: (trained, frozen), steps: (done, total), clips_per_step, device, .. } = summary;
+    let Summary { stage, clips, parameters: (trained, frozen), steps: (done, total), clips_per_step, device, .. } =
+        summary;
     format!(
         "train {stage}: {clips} clips, {clips_per_step} per step, steps {done} to {total}; {:.2} M parameters trained, \
          {:.2} M frozen; {device}",

@@ -6,8 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{lr, optim, recipe::Stage};
 use crate::{
-    data, diffusion,
+    data,
     device::{DeviceChoice, Precision},
+    diffusion,
     model::unet::motion,
 };
 
@@ -155,7 +156,11 @@ impl TryFrom<bool> for Always {
     type Error = &'static str;
 
     fn try_from(value: bool) -> Result<Always, Self::Error> {
-        if value { Ok(Always) } else { Err("attention is always memory-efficient here; remove the key or set it to true") }
+        if value {
+            Ok(Always)
+        } else {
+            Err("attention is always memory-efficient here; remove the key or set it to true")
+        }
     }
 }
 
@@ -220,12 +225,7 @@ impl Default for Config {
 
 impl Default for Validation {
     fn default() -> Validation {
-        Validation {
-            prompts: Vec::new(),
-            negative_prompt: String::new(),
-            num_inference_steps: 25,
-            guidance_scale: 8.0,
-        }
+        Validation { prompts: Vec::new(), negative_prompt: String::new(), num_inference_steps: 25, guidance_scale: 8.0 }
     }
 }
 
@@ -246,11 +246,9 @@ impl Config {
                 ..config
             },
             Stage::Motion | Stage::MotionLora => config,
-            Stage::Image => Config {
-                noise_scheduler_kwargs: diffusion::Config::scaled_linear(),
-                learning_rate: 1e-5,
-                ..config
-            },
+            Stage::Image => {
+                Config { noise_scheduler_kwargs: diffusion::Config::scaled_linear(), learning_rate: 1e-5, ..config }
+            }
         }
     }
 
@@ -330,7 +328,10 @@ impl Config {
         }
         let steps = self.validation_data.num_inference_steps;
         if steps < 1 || steps > self.noise_scheduler_kwargs.num_train_timesteps {
-            return wrong("validation_data.num_inference_steps", "between 1 and num_train_timesteps is expected".into());
+            return wrong(
+                "validation_data.num_inference_steps",
+                "between 1 and num_train_timesteps is expected".into(),
+            );
         }
         if self.lora.rank < 1 {
             return wrong("lora.rank", "at least 1 is expected".into());

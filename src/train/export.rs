@@ -73,7 +73,8 @@ fn write_pairs(
 ) -> Result<()> {
     let scale = config.lora.scale();
     let pairs = unet(&trainer.weights.trained).map(|(name, tensor)| {
-        let folded = if name.ends_with("lora_B.weight") && scale != 1.0 { tensor.detach() * scale } else { tensor.detach() };
+        let folded =
+            if name.ends_with("lora_B.weight") && scale != 1.0 { tensor.detach() * scale } else { tensor.detach() };
         (exported(table, name), folded)
     });
     write(path, pairs.collect(), metadata)

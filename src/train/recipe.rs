@@ -8,7 +8,10 @@ use tch::{Device, Kind};
 use super::Config;
 use crate::{
     assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora},
-    model::{clip::TextEncoder, unet::{UNet, motion}},
+    model::{
+        clip::TextEncoder,
+        unet::{UNet, motion},
+    },
     nn::{LoraPlan, Pattern, Plan, Store},
     weights,
 };
@@ -63,11 +66,7 @@ impl Recipe {
         let low_rank = |place: &str| {
             let targets = ["to_q", "to_k", "to_v", "to_out.0"].map(|layer| Pattern::new(format!("{place}*.{layer}")));
             Plan {
-                lora: Some(LoraPlan {
-                    targets: targets.to_vec(),
-                    rank: config.lora.rank,
-                    scale: config.lora.scale(),
-                }),
+                lora: Some(LoraPlan { targets: targets.to_vec(), rank: config.lora.rank, scale: config.lora.scale() }),
                 ..Plan::frozen()
             }
         };
@@ -80,14 +79,23 @@ impl Recipe {
             Stage::MotionLora => (low_rank(".motion_modules."), true),
             Stage::Image => (Plan { trained: patterns("."), ..Plan::frozen() }, false),
         };
-        let text_plan =
-            if config.train_text_encoder { Plan { trained: vec![Pattern::new(".")], ..Plan::frozen() } } else { Plan::frozen() };
+        let text_plan = if config.train_text_encoder {
+            Plan { trained: vec![Pattern::new(".")], ..Plan::frozen() }
+        } else {
+            Plan::frozen()
+        };
         let frames = if moves { config.train_data.sample_n_frames } else { 1 };
         Recipe { stage, plan, text_plan, moves, frames }
     }
 
     /// The UNet with everything that was trained before it, and its tensors.
-    pub fn unet(&self, config: &Config, base: &Base, device: Device, kind: Kind) -> Result<(UNet, Store, Option<motion::Config>), AssembleError> {
+    pub fn unet(
+        &self,
+        config: &Config,
+        base: &Base,
+        device: Device,
+        kind: Kind,
+    ) -> Result<(UNet, Store, Option<motion::Config>), AssembleError> {
         let mut parts = UNetParts::new(base);
         if self.moves {
             parts.motion = Some(match &config.motion {

@@ -139,8 +139,11 @@ impl Run {
     /// Trains to the end, or to a signal, in a new folder.
     pub fn start(self, name: &str, observer: &mut dyn Observer) -> Result<Finished> {
         let config = &self.config;
-        let folder =
-            if config.is_debug { RunFolder::debug(&config.output_dir)? } else { RunFolder::create(&config.output_dir, name)? };
+        let folder = if config.is_debug {
+            RunFolder::debug(&config.output_dir)?
+        } else {
+            RunFolder::create(&config.output_dir, name)?
+        };
         crate::files::write_atomic(&folder.config(), |out| {
             Ok(std::io::Write::write_all(out, yaml::to_text(config).as_bytes())?)
         })?;
@@ -157,8 +160,9 @@ impl Run {
         let folder = RunFolder::open(folder)?;
         let path = match checkpoint {
             Some(path) => path.to_owned(),
-            None => checkpoint::newest(&folder.checkpoints())?
-                .with_context(|| format!("{}: no complete checkpoint to resume from", folder.checkpoints().display()))?,
+            None => checkpoint::newest(&folder.checkpoints())?.with_context(|| {
+                format!("{}: no complete checkpoint to resume from", folder.checkpoints().display())
+            })?,
         };
         let checkpoint = checkpoint::load(&path)?;
         self.check_same(&checkpoint.state).with_context(|| format!("{}: cannot be resumed", path.display()))?;
@@ -192,7 +196,11 @@ impl Run {
                 preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples)?;
             }
             let report = self.trainer.update(&samples)?;
-            let pace = clock.pace((report.step - first) as usize * samples.len(), self.total_steps - report.step, samples.len());
+            let pace = clock.pace(
+                (report.step - first) as usize * samples.len(),
+                self.total_steps - report.step,
+                samples.len(),
+            );
             outputs.log(&report, &pace)?;
             observer.stepped(&report, &pace);
             let stop = interrupt.requested();

@@ -159,11 +159,19 @@ impl Trainer {
     }
 
     /// Takes up where a checkpoint left off.
-    pub fn restore(&mut self, step: i64, trained: &BTreeMap<String, Tensor>, moments: &BTreeMap<String, Tensor>) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        step: i64,
+        trained: &BTreeMap<String, Tensor>,
+        moments: &BTreeMap<String, Tensor>,
+    ) -> Result<()> {
         for (name, tensor) in &mut self.weights.trained {
             match trained.get(name).filter(|saved| saved.size() == tensor.size()) {
                 Some(saved) => no_grad(|| tensor.copy_(saved)),
-                None => bail!("the checkpoint has no `{name}` of shape {:?}: it is from another model or rank", tensor.size()),
+                None => bail!(
+                    "the checkpoint has no `{name}` of shape {:?}: it is from another model or rank",
+                    tensor.size()
+                ),
             }
         }
         if let Some(name) = trained.keys().find(|name| !self.weights.trained.contains_key(*name)) {

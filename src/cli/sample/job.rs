@@ -142,7 +142,9 @@ impl Seed {
     /// From a command line.
     pub fn parse(text: &str) -> Result<Seed, String> {
         let signed = text.parse().map(Seed::Signed);
-        signed.or_else(|_| text.parse().map(Seed::Unsigned)).map_err(|_| format!("--seed {text}: a whole number of 64 bits is expected"))
+        signed
+            .or_else(|_| text.parse().map(Seed::Unsigned))
+            .map_err(|_| format!("--seed {text}: a whole number of 64 bits is expected"))
     }
 
     fn resolve(self) -> i64 {
@@ -176,7 +178,11 @@ impl Job {
     /// What cannot be done, or contradicts itself.
     pub fn check(&self) -> Result<()> {
         let not_yet = [
-            ("dreambooth_path", &self.dreambooth_path, "single-file checkpoints are not read yet; give a diffusers folder with --base"),
+            (
+                "dreambooth_path",
+                &self.dreambooth_path,
+                "single-file checkpoints are not read yet; give a diffusers folder with --base",
+            ),
             ("lora_model_path", &self.lora_model_path, "LoRAs in other tools' names are not read yet"),
             ("controlnet_path", &self.controlnet_path, "ControlNets are not run yet"),
             ("controlnet_config", &self.controlnet_config, "ControlNets are not run yet"),
@@ -190,7 +196,10 @@ impl Job {
         let fits = |count: usize| count <= 1 || count == self.prompt.0.len();
         for (key, count) in [("n_prompt", self.n_prompt.0.len()), ("seed", self.seed.0.len())] {
             if !fits(count) {
-                return Err(usage(format!("{count} values of `{key}` for {} prompts; give one, or one for each", self.prompt.0.len())));
+                return Err(usage(format!(
+                    "{count} values of `{key}` for {} prompts; give one, or one for each",
+                    self.prompt.0.len()
+                )));
             }
         }
         if let Some(name) = self.scheduler.as_ref().filter(|name| *name != "ddim") {
@@ -224,9 +233,8 @@ impl Job {
 
     /// The job's clips. Seeds of -1 are drawn here.
     pub fn shots(&self) -> Result<Vec<Shot>> {
-        let negative = |index: usize| {
-            self.n_prompt.0.get(index).or(self.n_prompt.0.first()).cloned().unwrap_or_default()
-        };
+        let negative =
+            |index: usize| self.n_prompt.0.get(index).or(self.n_prompt.0.first()).cloned().unwrap_or_default();
         let seed = |index: usize| {
             let seed = self.seed.0.get(index).or(self.seed.0.first()).copied().unwrap_or(Seed::Signed(-1));
             seed.resolve()

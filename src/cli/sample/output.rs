@@ -33,7 +33,8 @@ impl Target {
             Target { clips, overview }
         };
         let Some(output) = output else {
-            let stem = config.and_then(Path::file_stem).map_or("sample".into(), |stem| stem.to_string_lossy().into_owned());
+            let stem =
+                config.and_then(Path::file_stem).map_or("sample".into(), |stem| stem.to_string_lossy().into_owned());
             let stamp = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S");
             return Ok(in_folder(&Path::new("outputs").join(format!("{stem}-{stamp}"))));
         };
@@ -44,12 +45,15 @@ impl Target {
                 in_folder(output)
             });
         };
-        let numbered = |index: usize| output.with_extension("").with_file_name(format!(
-            "{}-{}.{extension}",
-            output.file_stem().unwrap_or_default().to_string_lossy(),
-            name(index)
-        ));
-        let clips = if prompts.len() == 1 { vec![output.to_owned()] } else { (0..prompts.len()).map(numbered).collect() };
+        let numbered = |index: usize| {
+            output.with_extension("").with_file_name(format!(
+                "{}-{}.{extension}",
+                output.file_stem().unwrap_or_default().to_string_lossy(),
+                name(index)
+            ))
+        };
+        let clips =
+            if prompts.len() == 1 { vec![output.to_owned()] } else { (0..prompts.len()).map(numbered).collect() };
         Ok(Target { clips, overview: None })
     }
 
@@ -114,7 +118,11 @@ pub fn check_file(path: &Path, overwrite: bool) -> Result<()> {
 }
 
 fn check_absent(path: &Path, overwrite: bool) -> Result<()> {
-    let there = if path.is_dir() { fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) } else { path.exists() };
+    let there = if path.is_dir() {
+        fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+    } else {
+        path.exists()
+    };
     if there && !overwrite {
         return Err(usage(format!("{}: exists already; choose another name, or add --overwrite", path.display())));
     }
