@@ -4,6 +4,7 @@
 mod data;
 mod doctor;
 mod init;
+mod inspect;
 mod progress;
 mod sample;
 mod train;
@@ -37,6 +38,8 @@ enum Command {
     Init(init::Args),
     /// Make small training sets
     Data(data::Args),
+    /// Say what a weight file holds
+    Inspect(inspect::Args),
     /// Say what this machine and this build can do
     Doctor(doctor::Args),
 }
@@ -66,6 +69,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

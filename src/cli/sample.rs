@@ -34,7 +34,7 @@ Examples:
   animatediff sample --base base/ --prompt 'a red circle moving left' -W 64 -H 64 -o still.png
   animatediff sample --base base/ --motion motion_module.safetensors --adapter adapter.safetensors --adapter-scale 0 \\
       --motion-lora motion_lora.safetensors:0.8 --prompt 'a red circle' --prompt 'a blue square' --seed 1 -o clips/
-  animatediff sample -c clips/0-a-red-circle.yaml -o again.gif";
+  animatediff sample -c clips/0-a-red-circle.gif.yaml -o again.gif";
 
 /// Make animations from prompts
 #[derive(Debug, clap::Args)]

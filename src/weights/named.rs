@@ -82,6 +82,14 @@ impl NamedTensors {
         })
     }
 
+    /// The element kind of `name`, without reading it.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        self.entries.get(name).map(|entry| match entry {
+            Entry::Stored(stored) => stored.kind,
+            Entry::Ready(tensor) => tensor.kind(),
+        })
+    }
+
     /// A copy of `name`, leaving it in place.
     pub fn get(&self, name: &str) -> Option<Tensor> {
         self.entries.get(name).map(|entry| match entry {

@@ -133,7 +133,9 @@ fn is_picture(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
-/// `clip.gif` → `clip.yaml`; a folder of frames `clip` → `clip.yaml`.
+/// `clip.gif` → `clip.gif.yaml`; a folder of frames `clip` → `clip.yaml`.
 fn settings_path(path: &Path) -> PathBuf {
-    path.with_extension("yaml")
+    let mut name = path.as_os_str().to_owned();
+    name.push(".yaml");
+    PathBuf::from(name)
 }
