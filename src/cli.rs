@@ -16,8 +16,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    assemble::AssembleError, data::DataError, tokenizer::TokenizerError, video::VideoError, weights::WeightsError,
-    yaml::YamlError,
+    assemble::AssembleError, data::DataError, tokenizer::TokenizerError, train::Refused, video::VideoError,
+    weights::WeightsError, yaml::YamlError,
 };
 
 /// Trains and samples AnimateDiff: domain adapter, motion module and MotionLoRA
@@ -48,9 +48,11 @@ const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train motion -c configs/training/motion.yaml --base base/ --set train_data.csv_path=shapes/clips.csv \\
-      --set train_data.video_folder=shapes/videos --set train_data.sample_size=64 --max-steps 10
-  animatediff sample --base base/ --prompt 'a red circle moving left' -W 64 -H 64 -o circle.gif";
+  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
+      --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
+      --set is_debug=true --max-steps 5
+  animatediff sample --base base/ --prompt 'a red circle moving left' \\
+      --motion outputs/debug/export/motion_module.safetensors -o circle.gif";
 
 /// Bad usage, configuration or input, in the user's words: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,11 @@ pub struct Usage(String);
 /// An error of usage.
 pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(message.into()))
+}
+
+/// An error of usage, of one that only its caller knows to be the user's.
+pub(crate) fn as_usage(error: anyhow::Error) -> anyhow::Error {
+    usage(format!("{error:#}"))
 }
 
 /// Runs the command; the code is what the process ends with.
@@ -95,6 +102,7 @@ fn is_input(error: &anyhow::Error) -> bool {
             || cause.is::<WeightsError>()
             || cause.is::<TokenizerError>()
             || cause.is::<DataError>()
-            || cause.is::<VideoError>()
+            || cause.is::<Refused>()
+            || cause.downcast_ref::<VideoError>().is_some_and(|error| !matches!(error, VideoError::Write { .. }))
     })
 }

@@ -20,3 +20,8 @@ pub mod trainer;
 
 pub use config::Config;
 pub use recipe::Stage;
+
+/// What a run was asked for and cannot do: a configuration, a place or a checkpoint that does not serve, in the user's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Refused(pub(crate) anyhow::Error);

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
+use super::as_usage;
 use crate::clip::{self, Clip, Frame};
 use crate::data::augment::{self, Extent, Motion};
 use crate::data::{Size, decode, shapes};
 
 /// Arguments of `animatediff data`.
 #[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -28,10 +30,16 @@ pub enum Command {
     Augment(Augment),
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  animatediff data shapes shapes/
+  animatediff data augment shapes/videos/* --motion zoom-in --caption 'a shape' \\
+      -o zoom_in/";
+
 const SHAPES_EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data shapes shapes/ --clips 200 --size 128 --frames 32 --seed 1 --overwrite
+  animatediff data shapes shapes/ --clips 20 --size 128 --frames 32 --overwrite
 
 Train on them with
   train_data: {csv_path: shapes/clips.csv, video_folder: shapes/videos}";
@@ -39,7 +47,8 @@ Train on them with
 const AUGMENT_EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data augment shapes/videos/* --motion zoom-in --clips 20 --caption 'a shape' -o zoom_in/
+  animatediff data augment shapes/videos/* --motion zoom-in --clips 20 \\
+      --caption 'a shape' -o zoom_in/
 
 Train on them with
   train_data: {videos: zoom_in/}";
@@ -191,9 +200,9 @@ fn is_clip_or_caption(path: &Path) -> bool {
 impl Shapes {
     fn run(&self) -> Result<()> {
         let videos = self.out.join("videos");
-        let format = self.form.check(&videos, self.clips)?;
+        let format = self.form.check(&videos, self.clips).map_err(as_usage)?;
         let (is_videos, is_table) = (videos.clone(), self.out.join("clips.csv"));
-        make_room(&self.out, self.form.overwrite, |path| path == is_videos || path == is_table)?;
+        make_room(&self.out, self.form.overwrite, |path| path == is_videos || path == is_table).map_err(as_usage)?;
         fs::create_dir_all(&videos).with_context(|| format!("cannot create {}", videos.display()))?;
         let mut table = csv::Writer::from_writer(Vec::new());
         table.write_record(["videoid", "contentUrl", "duration", "page_dir", "name"])?;
@@ -213,14 +222,14 @@ impl Shapes {
 
 impl Augment {
     fn run(&self) -> Result<()> {
-        let inputs = self.inputs()?;
+        let inputs = self.inputs().map_err(as_usage)?;
         let clips = self.clips.unwrap_or(inputs.len());
-        let format = self.form.check(&self.out, clips)?;
-        make_room(&self.out, self.form.overwrite, is_clip_or_caption)?;
+        let format = self.form.check(&self.out, clips).map_err(as_usage)?;
+        make_room(&self.out, self.form.overwrite, is_clip_or_caption).map_err(as_usage)?;
         fs::create_dir_all(&self.out).with_context(|| format!("cannot create {}", self.out.display()))?;
         for index in 0..clips {
             let (input, caption) = &inputs[index % inputs.len()];
-            self.film(input, index)?.save(&self.out.join(name(index, format)))?;
+            self.film(input, index).map_err(as_usage)?.save(&self.out.join(name(index, format)))?;
             let text = self.out.join(format!("{index:05}.txt"));
             fs::write(&text, format!("{caption}\n")).with_context(|| format!("cannot write {}", text.display()))?;
         }

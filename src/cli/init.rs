@@ -30,7 +30,7 @@ const VOCABULARY: &str = include_str!("../../data/tokenizer/vocab.json");
 const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
-  animatediff sample --base base/ --prompt 'noise, as nothing was learned' -W 64 -H 64 -o noise.gif";
+  animatediff sample --base base/ --prompt 'random noise' -o noise.png";
 
 /// Write a randomly initialised base model
 #[derive(Debug, clap::Args)]

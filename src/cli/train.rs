@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use super::{
+    as_usage,
     progress::{Progress, say},
     usage,
 };
@@ -17,6 +18,7 @@ use crate::{
     device::DeviceChoice,
     train::{
         Config, Stage,
+        folder::RunFolder,
         run::{Finished, Observer, Pace, Run, Summary},
         trainer::StepReport,
     },
@@ -25,6 +27,7 @@ use crate::{
 
 /// Train one of the three stages, or the image model
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     stage: StageCommand,
@@ -46,30 +49,47 @@ enum StageCommand {
     Image(StageArgs),
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  animatediff init --preset tiny base/
+  animatediff data shapes shapes/
+  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
+      --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5
+The four stages have examples of their own: animatediff train motion --help";
 const ADAPTER_EXAMPLES: &str = "\
 Examples:
   animatediff train adapter -c configs/training/adapter.yaml --print-config
-  animatediff init --preset tiny base/ && animatediff data shapes shapes/
-  animatediff train adapter -c configs/training/adapter.yaml --base base/ --videos shapes/videos \\
-      --caption 'a shape' --set train_data.sample_size=64 --set lora.rank=8 --max-steps 5";
+  animatediff init --preset tiny base/
+  animatediff data shapes shapes/
+  animatediff train adapter --base base/ --videos shapes/videos --caption shapes \\
+      --set train_data.sample_size=64 --set lora.rank=8 --max-steps 5";
 const MOTION_EXAMPLES: &str = "\
 Examples:
   animatediff train motion -c configs/training/motion.yaml --print-config
-  animatediff init --preset tiny base/ && animatediff data shapes shapes/
-  animatediff train motion -c configs/training/motion.yaml --base base/ --videos shapes/videos \\
-      --caption 'a shape' --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5";
+  animatediff init --preset tiny base/
+  animatediff data shapes shapes/
+  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
+      --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5";
 const MOTIONLORA_EXAMPLES: &str = "\
 Examples:
   animatediff train motionlora -c configs/training/motionlora.yaml --print-config
-  animatediff train motionlora -c configs/training/motionlora.yaml --base base/ --motion motion_module.safetensors \\
-      --videos zoom_in/ --caption 'a shape' --dry-run
-(`animatediff train motion` makes the motion module; `animatediff data augment` makes such clips.)";
+  animatediff init --preset tiny base/
+  animatediff data shapes shapes/
+  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
+      --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
+      --set is_debug=true --max-steps 5
+  animatediff data augment shapes/videos/* --motion zoom-in --caption 'a shape' \\
+      -o zoom_in/
+  animatediff train motionlora --base base/ --videos zoom_in/ \\
+      --motion outputs/debug/export/motion_module.safetensors --set lora.rank=8 \\
+      --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5";
 const IMAGE_EXAMPLES: &str = "\
 Examples:
   animatediff train image -c configs/training/image.yaml --print-config
-  animatediff init --preset tiny base/ && animatediff data shapes shapes/
-  animatediff train image -c configs/training/image.yaml --base base/ --videos shapes/videos \\
-      --caption 'a shape' --set train_data.sample_size=64 --max-steps 5";
+  animatediff init --preset tiny base/
+  animatediff data shapes shapes/
+  animatediff train image --base base/ --videos shapes/videos --caption 'a shape' \\
+      --set train_data.sample_size=64 --max-steps 5";
 
 /// What all stages take. Everything but the first is a shorthand for a key of the configuration.
 #[derive(Debug, clap::Args)]
@@ -134,6 +154,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
+    if !args.dry_run {
+        let place = resume.as_ref().map_or(&config.output_dir, |resume| &resume.folder);
+        RunFolder::check(place, &name).map_err(as_usage)?;
+    }
     let run = Run::prepare(stage, config)?;
     if args.dry_run {
         println!("{}", describe(&run.summary(None)));

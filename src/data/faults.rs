@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::video::VideoError;
 
-/// Files tried before a share of them means anything.
+/// Files tried before a share of them means anything; the whole of a smaller set does, too.
 const ENOUGH_FOR_A_SHARE: usize = 20;
 /// So many failures and not one success at the start: the folder is wrong, not the files.
 const HOPELESS: usize = 10;
@@ -158,7 +158,7 @@ impl Faults {
             format!("none of the {failed} clips can be read")
         } else if failed == tried && failed >= HOPELESS {
             format!("the first {failed} clips that were tried cannot be read; is the folder the right one?")
-        } else if tried >= ENOUGH_FOR_A_SHARE && share > max_unreadable {
+        } else if (tried >= ENOUGH_FOR_A_SHARE || tried == self.items) && share > max_unreadable {
             format!(
                 "{failed} of {tried} clips cannot be read: {:.1} %, and `max_unreadable` allows {:.1} %",
                 100.0 * share,

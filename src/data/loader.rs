@@ -71,7 +71,7 @@ impl Loader {
     }
 
     /// The next `n` items, waiting for those that are not ready. Fails when too many files cannot be read
-    /// (`max_unreadable`, counted from 20 files on; or the first 10; or all).
+    /// (`max_unreadable`, counted from 20 files or the whole set on; or the first 10; or all).
     pub fn next_batch(&mut self, n: usize) -> Result<Vec<Sample>, DataError> {
         (0..n).map(|_| self.next_item()).collect()
     }

@@ -28,13 +28,21 @@ impl RunFolder {
     /// # Errors
     /// When `name` is no plain name, or the place cannot be written: at once, before any work.
     pub fn create(output_dir: &Path, name: &str) -> Result<Self> {
-        if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
-            bail!("`{name}` cannot be the name of a run: it becomes part of a folder's name");
-        }
-        files::check_writable(output_dir)?;
+        Self::check(output_dir, name)?;
         let stamped = format!("{name}-{}", jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S"));
         let root = new_dir(output_dir, &stamped)?;
         Self::locked(root)?.with_parts()
+    }
+
+    /// Finds out, before any work, whether [`RunFolder::create`] will do.
+    ///
+    /// # Errors
+    /// As those of [`RunFolder::create`].
+    pub fn check(output_dir: &Path, name: &str) -> Result<()> {
+        if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
+            bail!("`{name}` cannot be the name of a run: it becomes part of a folder's name");
+        }
+        files::check_writable(output_dir)
     }
 
     /// Makes `<output_dir>/debug` anew, removing what a run without that name of its own left there.

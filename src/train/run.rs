@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use tch::Device;
 
 use super::{
-    Config, Stage,
+    Config, Refused, Stage,
     board::Board,
     checkpoint::{self, Checkpoint},
     export,
@@ -94,16 +94,16 @@ pub struct Run {
 impl Run {
     /// Loads everything that `config` names, for `stage`. Writes nothing.
     pub fn prepare(stage: Stage, config: Config) -> Result<Run> {
-        let device = config.device.resolve().map_err(anyhow::Error::msg)?;
+        let device = config.device.resolve().map_err(|reason| Refused(anyhow!(reason)))?;
         let recipe = Recipe::new(stage, &config);
         let base = Base::open(&config.pretrained_model_path)?;
-        check_size(&config, &base)?;
+        check_size(&config, &base).map_err(Refused)?;
         let mut data = config.train_data.clone();
         data.sample_n_frames = recipe.frames;
         let dataset = Arc::new(Dataset::open(&data)?);
         let total_steps = config.total_steps(dataset.len());
         let lr = config.lr_schedule(total_steps);
-        lr.check(config.base_lr()).map_err(|reason| anyhow::anyhow!("lr_scheduler: {reason}"))?;
+        lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
         let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
         Ok(Run { config, recipe, base, dataset, trainer, total_steps })
     }
@@ -158,21 +158,8 @@ impl Run {
     /// Takes up the run in `folder` at `checkpoint`, or at its newest one.
     pub fn resume(mut self, folder: &Path, checkpoint: Option<&Path>, observer: &mut dyn Observer) -> Result<Finished> {
         let folder = RunFolder::open(folder)?;
-        let path = match checkpoint {
-            Some(path) => path.to_owned(),
-            None => checkpoint::newest(&folder.checkpoints())?.with_context(|| {
-                format!("{}: no complete checkpoint to resume from", folder.checkpoints().display())
-            })?,
-        };
-        let checkpoint = checkpoint::load(&path)?;
-        self.check_same(&checkpoint.state).with_context(|| format!("{}: cannot be resumed", path.display()))?;
-        let group = |name: &str| {
-            checkpoint.tensors.get(name).with_context(|| format!("{}: it has no `{name}`", path.display()))
-        };
-        let step = checkpoint.step;
-        self.trainer
-            .restore(step, group("trained")?, group("optimizer")?)
-            .with_context(|| format!("{}: cannot be resumed", path.display()))?;
+        self.restore(&folder, checkpoint).map_err(Refused)?;
+        let step = self.trainer.step();
         for abandoned in checkpoint::abandon_after(&folder.checkpoints(), step)? {
             observer.wrote("set aside, as it is later than the step resumed from:", &abandoned);
         }
@@ -182,6 +169,23 @@ impl Run {
             folder,
         };
         self.train(outputs, observer)
+    }
+
+    /// Brings the trainer to where `checkpoint`, or the newest one, left off.
+    fn restore(&mut self, folder: &RunFolder, checkpoint: Option<&Path>) -> Result<()> {
+        let path = match checkpoint {
+            Some(path) => path.to_owned(),
+            None => checkpoint::newest(&folder.checkpoints())?.with_context(|| {
+                format!("{}: no complete checkpoint to resume from", folder.checkpoints().display())
+            })?,
+        };
+        let unusable = || format!("{}: cannot be resumed", path.display());
+        let checkpoint = checkpoint::load(&path)?;
+        self.check_same(&checkpoint.state).with_context(unusable)?;
+        let group = |name: &str| checkpoint.tensors.get(name).with_context(|| format!("it has no `{name}`"));
+        let (trained, optimizer) =
+            (group("trained").with_context(unusable)?, group("optimizer").with_context(unusable)?);
+        self.trainer.restore(checkpoint.step, trained, optimizer).with_context(unusable)
     }
 
     fn train(mut self, mut outputs: Outputs, observer: &mut dyn Observer) -> Result<Finished> {

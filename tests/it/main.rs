@@ -3,6 +3,15 @@
 mod board;
 mod checkpoint;
 mod child;
+mod cli {
+    //! The program from end to end, as lines that a user types.
+    mod configs;
+    mod help;
+    mod refusals;
+    mod sampling;
+    mod support;
+    mod training;
+}
 mod data;
 mod files;
 mod folder;
@@ -10,6 +19,7 @@ mod golden {
     //! Against numbers that diffusers and transformers computed: `scripts/golden` makes them, its README describes them.
     mod motion_options;
     mod networks;
+    mod resize;
     mod sampling;
     mod schedules;
     mod tokenizer;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::job::Job;
 use crate::{
-    cli::usage,
+    cli::{as_usage, usage},
     clip::{self, Clip},
     files,
     train::folder::file_stem,
@@ -63,10 +63,22 @@ impl Target {
             if is_picture(path) {
                 check_file(path, overwrite)?;
             } else {
-                clip::check_target(path).map_err(|error| usage(format!("{error:#}")))?;
+                clip::check_target(path).map_err(as_usage)?;
                 check_absent(path, overwrite)?;
             }
             check_absent(&settings_path(path), overwrite)?;
+        }
+        Ok(())
+    }
+
+    /// Whether clip number `index` can hold `frames` frames, before they are made.
+    pub fn check_frames(&self, index: usize, frames: i64) -> Result<()> {
+        let path = &self.clips[index];
+        if is_picture(path) && frames > 1 {
+            return Err(usage(format!(
+                "{}: a PNG holds one frame and this clip has {frames}; use .gif, .mp4, .webp or a folder",
+                path.display()
+            )));
         }
         Ok(())
     }
@@ -76,16 +88,8 @@ impl Target {
         let path = &self.clips[index];
         check_absent(path, overwrite)?;
         if is_picture(path) {
-            match &clip.frames[..] {
-                [frame] => frame.save_png(path)?,
-                frames => {
-                    return Err(usage(format!(
-                        "{}: a PNG holds one frame and this clip has {}; use .gif, .mp4, .webp or a folder",
-                        path.display(),
-                        frames.len()
-                    )));
-                }
-            }
+            self.check_frames(index, clip.frames.len() as i64)?;
+            clip.frames[0].save_png(path)?;
         } else {
             clip.save(path)?;
         }
@@ -135,7 +139,8 @@ fn is_picture(path: &Path) -> bool {
 
 /// `clip.gif` → `clip.gif.yaml`; a folder of frames `clip` → `clip.yaml`.
 fn settings_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    // Of the components, as a folder may be given with a slash at its end.
+    let mut name = path.components().as_path().as_os_str().to_owned();
     name.push(".yaml");
     PathBuf::from(name)
 }

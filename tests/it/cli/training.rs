@@ -1,0 +1,563 @@
+//! Training: what each stage writes and changes, that a run can be stopped anywhere and repeated exactly.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use animatediff::weights::NamedTensors;
+use tch::{Kind, Tensor};
+
+use super::support::{Desk, Run, shared};
+use crate::support::{assert_close, golden_path, largest, relative_error, tensors_of, write};
+
+// What a run writes.
+
+#[test]
+fn a_run_writes_the_folder_of_the_contract() {
+    let desk = Desk::new();
+    let run = desk.train(
+        "motion -c $TINY --name first --max-steps 3 --set checkpointing_steps=2 --set validation_steps=2 \
+         --set 'validation_data.prompts=[a ball, a box]'",
+    );
+    let stamp = run.folder.file_name().unwrap().to_str().unwrap().strip_prefix("first-").unwrap().to_owned();
+    assert!(stamp.len() == 19 && stamp.as_bytes()[10] == b'T', "{stamp}");
+    assert_eq!(run.names("checkpoints"), ["step-00000002", "step-00000003"]);
+    assert_eq!(run.names("export"), ["motion_module.safetensors"]);
+    assert_eq!(run.names("samples"), ["sample-2", "sample-2.gif"]);
+    assert_eq!(run.names("samples/sample-2"), ["0.gif", "1.gif"]);
+    let pictures = run.names("sanity_check");
+    assert!(pictures.len() == 2 && pictures.iter().all(|name| name.ends_with(".gif")), "{pictures:?}");
+    let events = run.names("tensorboard");
+    assert!(events.len() == 1 && fs::metadata(run.folder.join("tensorboard").join(&events[0])).unwrap().len() > 10_000);
+    let rows = run.rows();
+    assert_eq!(rows.iter().map(|row| row["step"].as_i64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    for key in ["loss", "lr", "grad_norm", "clips_per_second"] {
+        assert!(rows[2][key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let config = run.folder.join("config.yaml");
+    let printed = desk.ok(&format!("animatediff train motion -c {} --print-config", config.display()));
+    assert_eq!(printed, fs::read_to_string(&config).unwrap(), "the saved configuration is the whole of it");
+    let frames = gif_frames(&fs::read(run.folder.join("samples/sample-2/0.gif")).unwrap());
+    assert_eq!(frames, (4, 64, 64));
+}
+
+#[test]
+fn a_dry_run_says_the_first_loss_and_writes_nothing() {
+    let desk = Desk::new();
+    let told = desk.ok("animatediff train motion -c $TINY --dry-run");
+    assert!(desk.files().is_empty() && !desk.path("runs").exists());
+    let first = desk.train("motion -c $TINY --max-steps 1").losses()[0][0];
+    assert!(told.contains(&format!("{first:.5}; nothing was written")), "{told} {first}");
+    assert!(told.contains("8 clips, 2 per step, steps 0 to 2"), "{told}");
+}
+
+#[test]
+fn epochs_make_steps_and_checkpoints_are_rotated() {
+    let desk = Desk::new();
+    let run = desk.train(
+        "adapter -c $TINY --set max_train_steps=-1 --set max_train_epoch=2 --set checkpointing_epochs=1 \
+         --set keep_checkpoints=1 --set train_batch_size=3",
+    );
+    // 16 clips by three are 5⅓ updates, an epoch of 8 clips is over in the third.
+    assert_eq!(run.rows().len(), 6);
+    assert_eq!(run.names("checkpoints"), ["step-00000006"]);
+}
+
+#[test]
+fn a_debug_run_replaces_the_one_before() {
+    let desk = Desk::new();
+    for seed in [1, 2] {
+        let run = desk.train(&format!("adapter -c $TINY --set is_debug=true --max-steps 1 --set global_seed={seed}"));
+        assert!(run.folder.ends_with("runs/debug"));
+        assert_eq!(run.rows().len(), 1);
+    }
+}
+
+// What the stages train and export.
+
+fn key_names(path: &Path) -> BTreeSet<String> {
+    tensors_of(path).into_keys().collect()
+}
+
+/// The names of a golden file with or without its middle block.
+fn golden_names(name: &str, middle: bool) -> BTreeSet<String> {
+    let names = key_names(&golden_path(name));
+    names.into_iter().filter(|name| middle || !name.contains("mid_block.motion_modules")).collect()
+}
+
+#[test]
+fn the_adapter_stage() {
+    let desk = Desk::new();
+    let run = desk.train("adapter -c $TINY");
+    assert_eq!(key_names(&run.export), golden_names("adapter.safetensors", true));
+    let tensors = run.tensors();
+    assert!(tensors.iter().all(|(name, tensor)| tensor.size()[usize::from(name.contains(".up."))] == 4));
+    assert!(tensors.iter().filter(|(name, _)| name.contains(".up.")).all(|(_, up)| largest(up) > 0.0), "all are trained");
+    let metadata = run.metadata();
+    for (key, value) in [
+        ("animatediff.stage", "adapter"),
+        ("animatediff.rank", "4"),
+        ("animatediff.alpha", "4"),
+        ("animatediff.base", &shared()["BASE"]),
+        ("animatediff.steps", "2"),
+        ("animatediff.version", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert_eq!(metadata[key], value, "{key}");
+    }
+    let only = |name: &str| name.contains(".lora_A.weight") || name.contains(".lora_B.weight");
+    assert!(checkpointed(&run, 2).iter().all(|name| only(name)));
+    sampled_differently(&desk, "--adapter", &run);
+}
+
+#[test]
+fn the_motion_stage_in_all_versions() {
+    let desk = Desk::new();
+    for (version, options, middle, length) in [
+        ("v1", "{use_inflated_groupnorm: false}", false, 24),
+        (
+            "v2",
+            "{use_inflated_groupnorm: true, motion_module_mid_block: true, \
+             motion_module_kwargs: {temporal_position_encoding_max_len: 32}}",
+            true,
+            32,
+        ),
+        (
+            "v3",
+            "{use_inflated_groupnorm: true, motion_module_kwargs: {temporal_position_encoding_max_len: 32}}",
+            false,
+            32,
+        ),
+    ] {
+        let run = desk.train(&format!("motion -c $TINY --name {version} --set 'unet_additional_kwargs={options}'"));
+        let golden = key_names(Path::new(&shared()[version.to_uppercase().as_str()]));
+        assert_eq!(key_names(&run.export), golden, "{version}");
+        assert_eq!(golden.iter().any(|name| name.starts_with("mid_block")), middle);
+        for (name, tensor) in run.tensors() {
+            if name.ends_with("pos_encoder.pe") {
+                assert_eq!(tensor.size()[..2], [1, length], "{version}: {name}");
+                assert!((tensor.double_value(&[0, 3, 0]) - 3f64.sin()).abs() < 1e-6);
+            } else if name.ends_with("proj_out.weight") {
+                assert!(largest(&tensor) > 0.0, "{version}: `{name}` began at zero and was trained");
+            }
+        }
+        let metadata = run.metadata();
+        assert_eq!(metadata["animatediff.motion_module"], version);
+        assert!(metadata["animatediff.unet_additional_kwargs"].contains("motion_module_mid_block"));
+        assert!(checkpointed(&run, 2).iter().all(|name| name.contains(".motion_modules.")));
+        sampled_differently(&desk, "--motion", &run);
+    }
+}
+
+#[test]
+fn the_motion_lora_stage() {
+    let desk = Desk::new();
+    for (module, middle) in [("$V2", true), ("$V3", false)] {
+        let before = fs::read(golden_path("motion_v2.safetensors")).unwrap();
+        let run = desk.train(&format!("motionlora -c $TINY --base $GOLD --motion {module}"));
+        assert_eq!(fs::read(golden_path("motion_v2.safetensors")).unwrap(), before);
+        assert_eq!(key_names(&run.export), golden_names("motion_lora.safetensors", middle));
+        assert_eq!(run.metadata()["animatediff.stage"], "motionlora");
+        assert!(checkpointed(&run, 2).iter().all(|name| name.contains(".motion_modules.") && name.contains(".lora_")));
+        let line = |rest: &str| {
+            format!(
+                "animatediff sample --base $GOLD --motion {module} --prompt x --seed 1 --steps 1 -W 64 -H 64 -L 4 \
+                 -o x.gif --overwrite {rest}"
+            )
+        };
+        desk.ok(&line("--save-latents without"));
+        desk.ok(&line(&format!("--save-latents with --motion-lora {}", run.export.display())));
+        assert!(relative_error(&desk.latents("with"), &desk.latents("without")) > 1e-6);
+    }
+}
+
+#[test]
+fn the_image_stage_trains_the_unet_and_leaves_the_rest() {
+    let desk = Desk::new();
+    let run = desk.train("image -c $TINY --set 'trainable_modules=[attentions.]'");
+    let base = Path::new(&shared()["BASE"]);
+    let changed = |component: &str, file: &str| -> BTreeSet<String> {
+        let (old, new) = (tensors_of(&base.join(component).join(file)), tensors_of(&run.export.join(component).join(file)));
+        assert!(old.keys().eq(new.keys()), "{component}: the names of the diffusers layout");
+        old.into_iter().filter(|(name, tensor)| *tensor != new[name]).map(|(name, _)| name).collect()
+    };
+    let unet = changed("unet", "diffusion_pytorch_model.safetensors");
+    assert!(unet.len() > 100 && unet.iter().all(|name| name.contains("attentions.")), "{}", unet.len());
+    assert!(changed("vae", "diffusion_pytorch_model.safetensors").is_empty());
+    assert!(changed("text_encoder", "model.safetensors").is_empty());
+    let line = format!(
+        "animatediff sample --base {} --prompt x --steps 1 -W 64 -H 64 --seed 1 -o x.png",
+        run.export.display()
+    );
+    desk.ok(&line);
+}
+
+#[test]
+fn the_image_stage_trains_the_text_encoder_when_asked_to() {
+    let desk = Desk::new();
+    let run = desk.train("image -c $TINY --set train_text_encoder=true");
+    let (base, export) = (Path::new(&shared()["BASE"]), &run.export);
+    for (file, trained) in [
+        ("unet/diffusion_pytorch_model.safetensors", true),
+        ("text_encoder/model.safetensors", true),
+        ("vae/diffusion_pytorch_model.safetensors", false),
+    ] {
+        let (old, new) = (tensors_of(&base.join(file)), tensors_of(&export.join(file)));
+        let moved = old.iter().filter(|(name, tensor)| new[*name] != **tensor).count();
+        assert_eq!(moved > old.len() / 2, trained, "{file}: {moved} of {}", old.len());
+        assert!(trained || moved == 0);
+    }
+    let twice = desk.train(&format!("image -c $TINY --max-steps 1 --base {}", export.display()));
+    assert_ne!(twice.losses()[0], run.losses()[0], "a run can begin with what another one exported");
+}
+
+/// Samples with and without the exported weights.
+fn sampled_differently(desk: &Desk, flag: &str, run: &Run) {
+    let line = |rest: &str| {
+        format!(
+            "animatediff sample --base $BASE --prompt x --seed 1 --steps 1 -W 64 -H 64 -L 2 -o x.gif --overwrite {rest}"
+        )
+    };
+    desk.ok(&line("--save-latents without --overwrite"));
+    desk.ok(&line(&format!("--save-latents with {flag} {}", run.export.display())));
+    let difference = relative_error(&desk.latents("with"), &desk.latents("without"));
+    assert!(difference > 1e-5, "{flag}: {difference}");
+}
+
+/// Names of the trained tensors in a checkpoint.
+fn checkpointed(run: &Run, step: usize) -> BTreeSet<String> {
+    key_names(&run.folder.join(format!("checkpoints/step-{step:08}/trained.safetensors")))
+}
+
+// What runs start from.
+
+#[test]
+fn the_scale_of_a_low_rank_pair_is_folded_into_its_export() {
+    let desk = Desk::new();
+    let run = desk.train("adapter -c $TINY --set lora.alpha=1");
+    let inside = tensors_of(&run.folder.join("checkpoints/step-00000002/trained.safetensors"));
+    let exported = run.tensors();
+    let our = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
+    let their = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora";
+    assert_eq!(exported[&format!("{their}.down.weight")], inside[&format!("{our}.lora_A.weight")]);
+    let (up, trained) = (&exported[&format!("{their}.up.weight")], &inside[&format!("{our}.lora_B.weight")]);
+    assert!(largest(up) > 0.0);
+    assert_close("up", up, &(trained * 0.25), 1e-7);
+}
+
+#[test]
+fn a_low_rank_training_goes_on_from_a_file() {
+    let desk = Desk::new();
+    let still = "--set learning_rate=0 --max-steps 1";
+    let new = desk.train(&format!("adapter -c $TINY --base $GOLD {still}"));
+    let on = desk.train(&format!("adapter -c $TINY --base $GOLD {still} --set init_lora=$ADAPTER"));
+    assert_ne!(new.losses()[0], on.losses()[0]);
+    assert_eq!(on.tensors(), tensors_of(&golden_path("adapter.safetensors")), "with no learning nothing changes");
+    desk.refused(
+        "animatediff train adapter -c $TINY --base $GOLD --set init_lora=$ADAPTER --set lora.rank=8",
+        &["adapter.safetensors", "inspect"],
+    );
+    desk.refused("animatediff train adapter -c $TINY --set init_lora=$LORA", &["it looks like a MotionLoRA"]);
+}
+
+#[test]
+fn an_adapter_is_merged_under_the_motion_module() {
+    let desk = Desk::new();
+    let loss = |rest: &str| desk.ok(&format!("animatediff train motion -c $TINY --base $GOLD --dry-run {rest}"));
+    let (without, with) = (loss(""), loss("--adapter $ADAPTER"));
+    assert_ne!(without, with);
+    assert_eq!(without, loss("--adapter $ADAPTER --set adapter_scale=0"));
+    assert_ne!(with, loss("--adapter $ADAPTER --set adapter_scale=0.5"));
+}
+
+#[test]
+fn tensors_of_the_base_can_be_replaced() {
+    let desk = Desk::new();
+    let file = Path::new(&shared()["BASE"]).join("unet/diffusion_pytorch_model.safetensors");
+    let halved = |(name, tensor): (String, Tensor)| (name, tensor * 0.5);
+    write(&desk.path("unet.safetensors"), tensors_of(&file).into_iter().map(halved));
+    let loss = |rest: &str| desk.ok(&format!("animatediff train motion -c $TINY --dry-run {rest}"));
+    assert_ne!(loss(""), loss("--set unet_checkpoint_path=unet.safetensors"));
+    assert_eq!(loss(""), loss("--set unet_checkpoint_path="));
+}
+
+#[test]
+fn a_motion_module_is_trained_on() {
+    let desk = Desk::new();
+    let still = desk.train("motion -c $TINY --base $GOLD --motion $V3 --max-steps 1 --set learning_rate=0");
+    let module = tensors_of(Path::new(&shared()["V3"]));
+    for (name, tensor) in still.tensors() {
+        assert!(name.ends_with(".pe") || tensor == module[&name], "{name}");
+    }
+    let some = desk.train("motion -c $TINY --base $GOLD --motion $V3 --set 'trainable_modules=[motion_modules.*.attn1.]'");
+    for (name, tensor) in some.tensors() {
+        let is_trained = name.contains(".attention_blocks.0.") && !name.ends_with(".pe");
+        let same = if name.ends_with(".pe") { relative_error(&tensor, &module[&name]) < 1e-5 } else { tensor == module[&name] };
+        // One token looks at itself in the middle of these small pictures, but even there values have gradients.
+        assert!(same != is_trained || name.contains("to_q") || name.contains("to_k"), "{name}");
+    }
+    let words = ["nothing in the model matches `motion_modulse.`"];
+    desk.refused("animatediff train motion -c $TINY --set 'trainable_modules=[motion_modulse.]'", &words);
+}
+
+// Exact repetition.
+
+fn same(a: &Run, b: &Run) {
+    assert_eq!(a.losses(), b.losses());
+    assert_eq!(fs::read(&a.export).unwrap(), fs::read(&b.export).unwrap(), "the exported bytes");
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    let desk = Desk::new();
+    let train = |seed: i64| desk.train(&format!("motion -c $TINY --set global_seed={seed} --max-steps 3"));
+    let (first, again, other) = (train(5), train(5), train(6));
+    same(&first, &again);
+    assert_ne!(first.losses(), other.losses());
+}
+
+#[test]
+fn a_resumed_run_equals_the_undisturbed_one() {
+    let desk = Desk::new();
+    let stages = [
+        ("adapter", ""),
+        ("motion", "--set train_data.horizontal_flip=true"),
+        ("motionlora", "--base $GOLD --motion $V3"),
+    ];
+    for (stage, rest) in stages {
+        let line = |steps: usize, name: &str| {
+            format!(
+                "{stage} -c $TINY {rest} --name {stage}-{name} --max-steps {steps} --set cfg_random_null_text_ratio=0.5 \
+                 --set 'validation_data.prompts=[a ball]' --set 'validation_steps_tuple=[1, 2, 3]' \
+                 --set gradient_accumulation_steps=2 --set train_batch_size=1 --set num_workers=2"
+            )
+        };
+        let whole = desk.train(&line(5, "whole"));
+        let part = desk.train(&line(2, "part"));
+        let folder = part.folder.display();
+        let resumed = desk.train(&format!("{stage} --resume {folder} --max-steps 4"));
+        assert_eq!(resumed.folder, part.folder);
+        let last = format!("{folder}/checkpoints/step-00000002");
+        // Back to an earlier checkpoint: what came after it is set aside and done again.
+        let again = desk.train(&format!("{stage} --resume {last} --max-steps 5"));
+        same(&whole, &again);
+        assert_eq!(again.names("checkpoints"), ["abandoned-step-00000004", "step-00000002", "step-00000005"]);
+        assert_eq!(again.names("tensorboard").len(), 3, "an event file for each start");
+    }
+}
+
+#[test]
+fn the_image_stage_with_its_text_encoder_resumes_exactly() {
+    let desk = Desk::new();
+    let line = |steps: usize| format!("image -c $TINY --max-steps {steps} --set train_text_encoder=true");
+    let whole = desk.train(&line(3));
+    let part = desk.train(&line(1));
+    let resumed = desk.train(&format!("image --resume {} --max-steps 3", part.folder.display()));
+    assert_eq!(whole.losses(), resumed.losses());
+    for file in ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"] {
+        assert_eq!(fs::read(whole.export.join(file)).unwrap(), fs::read(resumed.export.join(file)).unwrap(), "{file}");
+    }
+}
+
+#[test]
+fn samples_along_the_way_do_not_disturb_training() {
+    let desk = Desk::new();
+    let without = desk.train("motion -c $TINY --max-steps 4");
+    let with = desk.train(
+        "motion -c $TINY --max-steps 4 --set 'validation_data.prompts=[a, b]' --set validation_steps=1 \
+         --set checkpointing_steps=1",
+    );
+    same(&without, &with);
+}
+
+#[test]
+fn workers_do_not_change_the_data() {
+    let desk = Desk::new();
+    let train = |workers: usize| desk.train(&format!("motion -c $TINY --set num_workers={workers} --max-steps 4"));
+    same(&train(1), &train(3));
+}
+
+#[test]
+fn accumulation_equals_the_large_batch() {
+    let desk = Desk::new();
+    let train = |batch: usize, passes: usize| {
+        desk.train(&format!(
+            "motion -c $TINY --max-steps 3 --set train_batch_size={batch} --set gradient_accumulation_steps={passes} \
+             --set cfg_random_null_text_ratio=0.3 --set learning_rate=1e-4"
+        ))
+    };
+    let (large, small) = (train(4, 1), train(2, 2));
+    for (step, (large, small)) in large.losses().iter().zip(small.losses()).enumerate() {
+        for (name, large, small) in [("loss", large[0], small[0]), ("gradient norm", large[1], small[1])] {
+            let tolerance = if step == 0 { 1e-5 } else { 1e-4 };
+            assert!((large / small - 1.0).abs() < tolerance, "step {step}: {name} {large} and {small}");
+        }
+    }
+}
+
+#[test]
+fn the_learning_rate_follows_its_schedule() {
+    let desk = Desk::new();
+    let run = desk.train(
+        "adapter -c $TINY --max-steps 4 --set lr_scheduler=linear --set lr_warmup_steps=2 --set scale_lr=true \
+         --set gradient_accumulation_steps=2",
+    );
+    let rates: Vec<f64> = run.losses().iter().map(|row| row[2]).collect();
+    // The peak is 1e-3 times the four clips of an update.
+    for (rate, expected) in rates.iter().zip([0.0, 2e-3, 4e-3, 2e-3]) {
+        assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+    }
+}
+
+#[test]
+fn captions_are_dropped_as_often_as_configured() {
+    let desk = Desk::new();
+    let losses = |rest: &str| desk.train(&format!("adapter -c $TINY --max-steps 2 {rest}")).losses();
+    let (kept, dropped) =
+        (losses("--set cfg_random_null_text_ratio=0"), losses("--set cfg_random_null_text_ratio=1"));
+    assert_ne!(kept, dropped);
+    assert_eq!(kept, losses("--set cfg_random_null_text=false --set cfg_random_null_text_ratio=1"));
+    let videos = format!("{}/videos", shared()["SHAPES"]);
+    assert_eq!(dropped, losses(&format!("--videos {videos} --caption '' --set cfg_random_null_text=false")));
+}
+
+#[test]
+fn a_folder_of_clips_serves_as_a_table_does() {
+    let desk = Desk::new();
+    let videos = format!("{}/videos", shared()["SHAPES"]);
+    let table = desk.train("motion -c $TINY --set cfg_random_null_text_ratio=1 --max-steps 1");
+    let folder = desk.train(&format!(
+        "motion -c $TINY --set cfg_random_null_text_ratio=1 --max-steps 1 --videos {videos} --caption 'a shape'"
+    ));
+    same(&table, &folder);
+}
+
+#[test]
+fn resuming_as_something_else_is_refused() {
+    let desk = Desk::new();
+    let run = desk.train("adapter -c $TINY");
+    let folder = run.folder.display();
+    let before = desk.files();
+    let refused = |line: &str, words: &[&str]| {
+        let done = desk.refused(&format!("animatediff train {line}"), words);
+        assert_eq!(desk.files(), before, "{line} changed something");
+        done
+    };
+    refused(&format!("adapter --resume {folder} --set train_batch_size=3"), &["step-00000002", "`clips_per_step` was 2"]);
+    refused(&format!("adapter --resume {folder} --set global_seed=1"), &["`global_seed` was 42 and is now 1"]);
+    refused(&format!("adapter --resume {folder} --set train_data.sample_size=32"), &["`sample_size` was 64"]);
+    refused(&format!("adapter --resume {folder} --set lora.rank=2"), &["step-00000002", "another model or rank"]);
+    refused(&format!("image --resume {folder}"), &["`stage` was \"adapter\" and is now \"image\""]);
+    refused("adapter --resume nowhere", &["--resume nowhere: ", "a run's folder (with config.yaml)"]);
+    refused(&format!("adapter --resume {folder}/checkpoints/step-00000009"), &["step-00000009"]);
+    let checkpoint = run.folder.join("checkpoints/step-00000002");
+    let damaged = checkpoint.join("trained.safetensors");
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    refused(&format!("adapter --resume {folder}"), &["all 1 checkpoints are damaged"]);
+    refused(&format!("adapter --resume {}", checkpoint.display()), &["trained.safetensors"]);
+    fs::remove_dir_all(&checkpoint).unwrap();
+    desk.refused(&format!("animatediff train adapter --resume {folder}"), &["no complete checkpoint to resume from"]);
+}
+
+// Signals.
+
+#[test]
+fn a_signal_leaves_a_complete_checkpoint() {
+    let desk = Desk::new();
+    let whole = desk.train("adapter -c $TINY --name whole --max-steps 12");
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        // As soon as two updates are on record. The last step is far away, so that only the signal can end the run.
+        let line = format!(
+            "animatediff train adapter -c $TINY --name {signal} --max-steps 100000 & run=$!
+             until [ \"$(cat runs/{signal}-*/metrics.jsonl 2>/dev/null | wc -l)\" -ge 2 ]; do kill -0 $run; sleep 0.02; done
+             kill -{signal} $run; wait $run || exit $?"
+        );
+        let done = desk.run(&line);
+        assert_eq!(done.code, Some(code), "{}", done.stderr);
+        assert!(done.stderr.contains("stopped by a signal; go on with --resume runs/"), "{}", done.stderr);
+        let export = desk.path(done.stdout.trim_end());
+        let folder = export.ancestors().nth(2).unwrap().to_owned();
+        let stopped = Run { folder: folder.clone(), export };
+        let steps = stopped.rows().len();
+        assert!(steps >= 2);
+        let last = format!("step-{steps:08}");
+        assert_eq!(stopped.names("checkpoints"), [last.as_str()]);
+        animatediff::train::checkpoint::load(&folder.join("checkpoints").join(&last)).unwrap();
+        assert_eq!(stopped.metadata()["animatediff.steps"], steps.to_string());
+        if steps < 12 {
+            let resumed = desk.train(&format!("adapter --resume {} --max-steps 12", folder.display()));
+            same(&whole, &resumed);
+        }
+    }
+}
+
+#[test]
+fn two_processes_cannot_write_one_run() {
+    let desk = Desk::new();
+    let line = "animatediff train adapter -c $TINY --max-steps 100000 & run=$!
+        until [ \"$(cat runs/*/metrics.jsonl 2>/dev/null | wc -l)\" -ge 1 ]; do kill -0 $run; sleep 0.02; done
+        animatediff train adapter --resume runs/tiny-* && echo twice
+        kill -TERM $run
+        wait $run || exit $?";
+    let done = desk.run(line);
+    assert_eq!(done.code, Some(143), "{}", done.stderr);
+    assert!(done.stderr.contains("another process is writing this run"), "{}", done.stderr);
+    assert!(!done.stdout.contains("twice"));
+}
+
+// Data that cannot be read.
+
+/// A folder of `clips` pictures, of which `broken` are none.
+fn pictures(desk: &Desk, clips: usize, broken: usize) {
+    fs::create_dir_all(desk.path("pictures")).unwrap();
+    for clip in 0..clips {
+        let shade = (10 * clip) as u8;
+        let path = desk.path(&format!("pictures/{clip}.png"));
+        animatediff::clip::Frame::filled(64, 64, [shade, 255 - shade, 99]).save_png(&path).unwrap();
+        if clip < broken {
+            fs::write(&path, "not a picture").unwrap();
+        }
+    }
+}
+
+#[test]
+fn unreadable_files_are_listed_at_the_end() {
+    let desk = Desk::new();
+    pictures(&desk, 24, 1);
+    let line = "animatediff train image -c $TINY --videos pictures --caption x --set train_batch_size=4 --max-steps 7";
+    let done = desk.run(line);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    for words in ["1 of 24 clips tried could not be read", "not a picture: 1", "pictures/0.png: not a picture that"] {
+        assert!(done.stderr.contains(words), "lacks `{words}`:\n{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_share_of_unreadable_files_fails_the_run_and_loses_nothing() {
+    let desk = Desk::new();
+    pictures(&desk, 24, 6);
+    let line = "animatediff train image -c $TINY --videos pictures --caption x --set train_batch_size=2 \
+                --set checkpointing_steps=1 --max-steps 20";
+    desk.refused(line, &["clips cannot be read", "`max_unreadable` allows 5.0 %", "not a picture: "]);
+    assert!(desk.files().iter().any(|name| name.contains("/checkpoints/step-") && name.ends_with("manifest.json")));
+    desk.ok(&format!("{line} --set train_data.max_unreadable=0.3 --max-steps 3"));
+}
+
+#[test]
+fn the_share_counts_for_small_sets_too() {
+    let desk = Desk::new();
+    pictures(&desk, 6, 1);
+    let line = "animatediff train image -c $TINY --videos pictures --caption x --set train_batch_size=2 --max-steps 4";
+    desk.refused(line, &["1 of 6 clips cannot be read: 16.7 %, and `max_unreadable` allows 5.0 %"]);
+    desk.ok(&format!("{line} --set train_data.max_unreadable=0.2"));
+}
+
+/// Number of frames, width and height.
+pub fn gif_frames(bytes: &[u8]) -> (usize, usize, usize) {
+    let mut decoder = gif::DecodeOptions::new().read_info(bytes).unwrap();
+    let size = (usize::from(decoder.width()), usize::from(decoder.height()));
+    let mut frames = 0;
+    while decoder.read_next_frame().unwrap().is_some() {
+        frames += 1;
+    }
+    (frames, size.0, size.1)
+}
