@@ -97,9 +97,9 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:n
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// auto, fp32, bf16 or fp16
-    #[arg(long, default_value = "auto")]
-    dtype: Precision,
+    /// auto (the default), fp32, bf16 or fp16
+    #[arg(long)]
+    dtype: Option<Precision>,
     /// Start from this noise: safetensors, `latents` [B, 4, F, h, w], a row per prompt
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
@@ -140,21 +140,21 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.save_latents {
         output::check_file(path, args.overwrite)?;
     }
-    let noise = args.latents.as_deref().map(|path| read_latents(path, prompts.len())).transpose()?;
     let device = args.device.resolve().map_err(usage)?;
-    let kind = args.dtype.kind(device);
     let mut made = Made::default();
     for (job, shots) in jobs.iter().zip(&shots) {
-        let studio = Studio::open(job, device, kind)?;
-        for shot in shots {
+        let studio = Studio::open(job, device)?;
+        let noise = job.latents.as_deref().map(|path| Noise::read(path, job.latents_row.unwrap_or(0), shots.len()));
+        let noise = noise.transpose()?;
+        for (row, shot) in shots.iter().enumerate() {
             let index = made.clips.len();
-            let noise = noise.as_ref().map(|noise| noise.narrow(0, index as i64, 1));
+            let noise = noise.as_ref().map(|noise| noise.row(row));
             let request = studio.request(job, shot)?;
-            let (latents, frames) =
-                studio.sample(&request, noise.as_ref(), &format!("{}/{}", index + 1, prompts.len()))?;
+            let label = format!("{}/{}", index + 1, prompts.len());
+            let (latents, frames) = studio.sample(&request, noise.as_ref(), &label)?;
             let clip = Clip { frames, fps: job.fps.unwrap_or(8.0) };
             let path = target.save(index, &clip, args.overwrite)?;
-            target.save_settings(index, &studio.settings(job, shot, &request))?;
+            target.save_settings(index, &studio.settings(job, row, &request))?;
             println!("{}", path.display());
             made.clips.push(clip);
             made.latents.push(latents);
@@ -182,9 +182,14 @@ impl Args {
             Some(path) => read_jobs(path)?,
             None => vec![Job::default()],
         };
+        let mut row = 0;
         for job in &mut jobs {
             self.override_job(job)?;
             job.check()?;
+            if self.latents.is_some() {
+                job.latents_row = Some(row);
+                row += job.prompt.0.len() as i64;
+            }
         }
         Ok(jobs)
     }
@@ -207,6 +212,8 @@ impl Args {
         set(&mut job.fps, &self.fps);
         set(&mut job.inference_config, &self.inference_config);
         set(&mut job.motion_norm, &self.motion_norm.map(Norm::scope));
+        set(&mut job.dtype, &self.dtype);
+        set(&mut job.latents, &self.latents);
         if self.scheduler == Some(Scheduler::Ddim) {
             job.scheduler = Some("ddim".into());
         }
@@ -261,7 +268,8 @@ struct Studio {
 }
 
 impl Studio {
-    fn open(job: &Job, device: tch::Device, kind: Kind) -> Result<Studio> {
+    fn open(job: &Job, device: tch::Device) -> Result<Studio> {
+        let kind = job.dtype.unwrap_or_default().kind(device);
         let base = Base::open(job.base()?)?;
         let inference = match &job.inference_config {
             Some(path) => {
@@ -280,6 +288,9 @@ impl Studio {
             parts.motion = Some(motion);
         }
         let motion = parts.motion.as_ref().map(|motion| motion.config.clone());
+        if let (Some(path), Some(motion)) = (&job.motion_module, &motion) {
+            say(&format!("motion module {}: {}", path.display(), motion.version().unwrap_or("of its own architecture")));
+        }
         if let Some(path) = &job.adapter_lora_path {
             parts.merged.push((read_adapter(path)?, job.adapter_lora_scale.unwrap_or(1.0)));
         }
@@ -380,11 +391,18 @@ impl Studio {
     }
 
     /// The job that makes this clip again, and nothing else.
-    fn settings(&self, job: &Job, shot: &Shot, request: &Request) -> Job {
+    fn settings(&self, job: &Job, row: usize, request: &Request) -> Job {
+        let dtype = match self.kind {
+            Kind::BFloat16 => Precision::Bf16,
+            Kind::Half => Precision::Fp16,
+            _ => Precision::Fp32,
+        };
         Job {
-            prompt: job::Many(vec![shot.prompt.clone()]),
-            n_prompt: job::Many(vec![shot.negative_prompt.clone()]),
-            seed: job::Many(vec![job::Seed::from(shot.seed)]),
+            prompt: job::Many(vec![request.prompt.clone()]),
+            n_prompt: job::Many(vec![request.negative_prompt.clone()]),
+            seed: job::Many(vec![job::Seed::from(request.seed)]),
+            dtype: Some(dtype),
+            latents_row: job.latents.as_ref().map(|_| job.latents_row.unwrap_or(0) + row as i64),
             steps: Some(request.steps),
             guidance_scale: Some(request.guidance_scale),
             width: Some(request.width),
@@ -398,17 +416,29 @@ impl Studio {
     }
 }
 
-/// `latents` `[B, C, F, h, w]`, one row per prompt.
-fn read_latents(path: &std::path::Path, prompts: usize) -> Result<Tensor> {
-    let mut tensors = weights::read(path)?.tensors;
-    let wrong = |message: String| usage(format!("--latents {}: {message}", path.display()));
-    let latents = tensors.take("latents").ok_or_else(|| wrong("it has no tensor `latents`".into()))?;
-    let shape = latents.size();
-    if shape.len() != 5 || shape[0] != prompts as i64 {
-        return Err(wrong(format!("`latents` is {shape:?}; [{prompts}, C, F, h, w] is expected, a row per prompt")));
+/// Given noise, `[B, C, F, h, w]`: a row per prompt, from some row on.
+struct Noise {
+    rows: Tensor,
+    first: i64,
+}
+
+impl Noise {
+    fn read(path: &std::path::Path, first: i64, prompts: usize) -> Result<Noise> {
+        let mut tensors = weights::read(path)?.tensors;
+        let wrong = |message: String| usage(format!("--latents {}: {message}", path.display()));
+        let rows = tensors.take("latents").ok_or_else(|| wrong("it has no tensor `latents`".into()))?;
+        let shape = rows.size();
+        if shape.len() != 5 || first < 0 || shape[0] < first + prompts as i64 {
+            let expected = first + prompts as i64;
+            return Err(wrong(format!("`latents` is {shape:?}; at least {expected} rows [C, F, h, w] are expected, one per prompt")));
+        }
+        if rows.isfinite().all().int64_value(&[]) == 0 {
+            return Err(wrong("`latents` holds NaN or infinite values".into()));
+        }
+        Ok(Noise { rows: rows.to_kind(Kind::Float), first })
     }
-    if latents.isfinite().all().int64_value(&[]) == 0 {
-        return Err(wrong("`latents` holds NaN or infinite values".into()));
+
+    fn row(&self, row: usize) -> Tensor {
+        self.rows.narrow(0, self.first + row as i64, 1)
     }
-    Ok(latents.to_kind(Kind::Float))
 }

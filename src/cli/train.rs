@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     device::DeviceChoice,
+    files,
     train::{
         Config, Stage,
         run::{Finished, Observer, Pace, Run, Summary},
@@ -134,6 +135,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
+    if !args.dry_run {
+        let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());
+        files::check_writable(place).map_err(|error| usage(format!("{error:#}; choose another folder with -o")))?;
+    }
     let run = Run::prepare(stage, config)?;
     if args.dry_run {
         println!("{}", describe(&run.summary(None)));
