@@ -96,7 +96,8 @@ pub fn report_panic(info: &PanicHookInfo) {
     let payload = info.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("no message");
-    let place = info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
+    let place =
+        info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
     let memory = ["out of memory", "not enough memory", "alloc"].iter().any(|part| text.contains(part));
     let next = if memory {
         "memory ran out: lower the batch size, the frames or the picture size"

@@ -289,7 +289,11 @@ impl Studio {
         }
         let motion = parts.motion.as_ref().map(|motion| motion.config.clone());
         if let (Some(path), Some(motion)) = (&job.motion_module, &motion) {
-            say(&format!("motion module {}: {}", path.display(), motion.version().unwrap_or("of its own architecture")));
+            say(&format!(
+                "motion module {}: {}",
+                path.display(),
+                motion.version().unwrap_or("of its own architecture")
+            ));
         }
         if let Some(path) = &job.adapter_lora_path {
             parts.merged.push((read_adapter(path)?, job.adapter_lora_scale.unwrap_or(1.0)));
@@ -430,7 +434,9 @@ impl Noise {
         let shape = rows.size();
         if shape.len() != 5 || first < 0 || shape[0] < first + prompts as i64 {
             let expected = first + prompts as i64;
-            return Err(wrong(format!("`latents` is {shape:?}; at least {expected} rows [C, F, h, w] are expected, one per prompt")));
+            return Err(wrong(format!(
+                "`latents` is {shape:?}; at least {expected} rows [C, F, h, w] are expected, one per prompt"
+            )));
         }
         if rows.isfinite().all().int64_value(&[]) == 0 {
             return Err(wrong("`latents` holds NaN or infinite values".into()));

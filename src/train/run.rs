@@ -149,11 +149,7 @@ impl Run {
         })?;
         let mut board = Board::create(&folder.tensorboard(), None)?;
         board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))?;
-        let outputs = Outputs {
-            board,
-            metrics: Metrics::create(&folder.metrics())?,
-            folder,
-        };
+        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder };
         self.train(outputs, observer)
     }
 
