@@ -364,7 +364,7 @@ impl Studio {
         request: &Request,
         noise: Option<&Tensor>,
         label: &str,
-    ) -> Result<(Tensor, Vec<crate::clip::Frame>)> {
+    ) -> Result<(Tensor, Vec<crate::frame::Frame>)> {
         let pipeline = Pipeline {
             tokenizer: &self.tokenizer,
             text_encoder: &self.text_encoder,
