@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand. The only part of the program that prints: results to standard output,
 //! progress and logs to standard error.
 
-mod data;
+pub mod data;
 mod doctor;
 mod init;
 mod inspect;
@@ -9,7 +9,7 @@ mod progress;
 mod sample;
 mod train;
 
-use std::process::ExitCode;
+use std::{panic::PanicHookInfo, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -92,6 +92,26 @@ pub fn log_to_stderr() {
 pub fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::from(if is_input(error) { 2 } else { 1 })
+}
+
+/// Says what a panic was. libtorch's own failures come this way: memory that ran out, or a mistake of ours.
+/// Threads that decode catch their own and report them as unreadable files.
+pub fn report_panic(info: &PanicHookInfo) {
+    if std::thread::current().name() != Some("main") {
+        return;
+    }
+    let payload = info.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("no message");
+    let place =
+        info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
+    let memory = ["out of memory", "not enough memory", "alloc"].iter().any(|part| text.contains(part));
+    let next = if memory {
+        "memory ran out: lower the batch size, the frames or the picture size"
+    } else {
+        "this is a mistake in animatediff; please report it with the command"
+    };
+    eprintln!("error: {text}{place}\n{next}");
 }
 
 fn is_input(error: &anyhow::Error) -> bool {

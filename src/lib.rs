@@ -8,7 +8,7 @@
 //! - [`diffusion`]: noise schedules, the objective, DDIM, guidance;
 //! - [`weights`]: files of tensors, and the tables between other tools' names and ours;
 //! - [`assemble`]: from files to networks;
-//! - [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
+//! - [`frame`], [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
 //! - [`sample`] and [`train`];
 //! - [`cli`]: the commands, the only part that prints.
 
@@ -19,6 +19,7 @@ pub mod data;
 pub mod device;
 pub mod diffusion;
 pub mod files;
+pub mod frame;
 pub mod model;
 pub mod native;
 pub mod nn;

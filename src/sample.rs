@@ -5,8 +5,8 @@
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
-    clip::Frame,
     diffusion::{Ddim, NoiseSchedule, guided},
+    frame::Frame,
     model::{clip::TextEncoder, unet::UNet, vae::Vae},
     native::autocast,
     tokenizer::Tokenizer,

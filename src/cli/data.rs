@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
-use super::as_usage;
-use crate::clip::{self, Clip, Frame};
+use crate::clip::{self, Clip};
 use crate::data::augment::{self, Extent, Motion};
 use crate::data::{Size, decode, shapes};
+use crate::frame::Frame;
 
 /// Arguments of `animatediff data`.
 #[derive(Clone, Debug, ClapArgs)]

@@ -68,7 +68,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.keys {
         for key in keys {
-            println!("{} {} {}", key["name"].as_str().unwrap_or_default(), key["type"].as_str().unwrap_or_default(), key["shape"]);
+            println!(
+                "{} {} {}",
+                key["name"].as_str().unwrap_or_default(),
+                key["type"].as_str().unwrap_or_default(),
+                key["shape"]
+            );
         }
     }
     Ok(())

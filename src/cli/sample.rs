@@ -156,7 +156,6 @@ pub fn run(args: Args) -> Result<()> {
             let index = made.clips.len();
             let noise = noise.as_ref().map(|noise| noise.row(row));
             let request = studio.request(job, shot)?;
-            target.check_frames(index, request.frames)?;
             let label = format!("{}/{}", index + 1, prompts.len());
             let (latents, frames) = studio.sample(&request, noise.as_ref(), &label)?;
             let clip = Clip { frames, fps: job.fps.unwrap_or(8.0) };

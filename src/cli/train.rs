@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     device::DeviceChoice,
+    files,
     train::{
         Config, Stage,
         folder::RunFolder,
@@ -155,8 +156,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
     if !args.dry_run {
-        let place = resume.as_ref().map_or(&config.output_dir, |resume| &resume.folder);
-        RunFolder::check(place, &name).map_err(as_usage)?;
+        let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());
+        files::check_writable(place).map_err(|error| usage(format!("{error:#}; choose another folder with -o")))?;
     }
     let run = Run::prepare(stage, config)?;
     if args.dry_run {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Frame;
 use super::save::staged;
+use crate::frame::Frame;
 
 impl Frame {
     /// Writes the frame as a PNG; it appears under `path` only when it is complete.

@@ -7,7 +7,8 @@ use rand_chacha::rand_core::SeedableRng;
 use super::Size;
 use super::choice::between;
 use super::pixels::resize;
-use crate::clip::{Clip, Frame};
+use crate::clip::Clip;
+use crate::frame::Frame;
 
 /// Points sampled per side of a pixel: keeps fine detail from flickering while the crop moves.
 const SAMPLES: usize = 2;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::choice::{self, Choice, TooShort};
 use super::faults::Failure;
 use super::{Config, Dataset, picture, pixels};
-use crate::clip::Frame;
+use crate::frame::Frame;
 use crate::video::Video;
 
 /// One training item, still in plain bytes and numbers.

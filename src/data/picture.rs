@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use super::faults::Failure;
-use crate::clip::Frame;
+use crate::frame::Frame;
 use crate::video::VideoError;
 
 /// File name extensions, in lower case, that are taken for pictures.

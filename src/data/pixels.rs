@@ -5,7 +5,7 @@ use fast_image_resize::pixels::F32x3;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Size;
-use crate::clip::Frame;
+use crate::frame::Frame;
 
 /// Brings frames to `size`, in the official order: mirror (if `flip`), resize until both sides are covered, crop the
 /// middle, and map 0..=255 to -1..=1. Returns `[F,3,H,W]`, row-major.

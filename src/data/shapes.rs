@@ -2,7 +2,8 @@
 
 use super::Size;
 use super::choice::{below, between};
-use crate::clip::{Clip, Frame};
+use crate::clip::Clip;
+use crate::frame::Frame;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 

@@ -9,11 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Config, board::Board, folder::file_stem, trainer::Trainer};
-use crate::{
-    clip::{Clip, Frame},
-    data::Sample,
-    sample::Request,
-};
+use crate::{clip::Clip, data::Sample, frame::Frame, sample::Request};
 
 /// Frames per second of the pictures that move, as in the official trainer.
 const FPS: f64 = 8.0;

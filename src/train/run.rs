@@ -147,11 +147,9 @@ impl Run {
         crate::files::write_atomic(&folder.config(), |out| {
             Ok(std::io::Write::write_all(out, yaml::to_text(config).as_bytes())?)
         })?;
-        let outputs = Outputs {
-            board: Board::create(&folder.tensorboard(), None)?,
-            metrics: Metrics::create(&folder.metrics())?,
-            folder,
-        };
+        let mut board = Board::create(&folder.tensorboard(), None)?;
+        board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))?;
+        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder };
         self.train(outputs, observer)
     }
 

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use super::{Codec, FfmpegReport, VideoError};
-use crate::clip::Frame;
+use crate::frame::Frame;
 
 /// A video file; in this build there can be none.
 pub struct Video(Infallible);

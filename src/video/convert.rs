@@ -7,7 +7,7 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling::{Context, Flags};
 use ffmpeg_next::{Error, color, ffi, frame};
 
-use crate::clip::Frame;
+use crate::frame::Frame;
 
 /// Without the two rounding flags, colours are three levels off on average.
 const FLAGS: Flags =

@@ -7,7 +7,7 @@ use ffmpeg_next::{Dictionary, Error, Packet, codec, decoder, format, frame};
 use super::VideoError;
 use super::convert::Converter;
 use super::demux::{self, Track};
-use crate::clip::Frame;
+use crate::frame::Frame;
 
 /// A jump to a key frame costs about as much as decoding so many frames.
 const WORTH_A_SEEK: usize = 8;

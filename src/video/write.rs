@@ -7,7 +7,7 @@ use ffmpeg_next::{Dictionary, Error, Packet, Rational, codec, color, encoder, fo
 
 use super::convert::Converter;
 use super::{Codec, VideoError, demux};
-use crate::clip::Frame;
+use crate::frame::Frame;
 
 impl Codec {
     fn container(self) -> &'static str {

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use animatediff::clip::{Clip, Frame};
+use animatediff::clip::Clip;
 use animatediff::data::augment::{self, Extent, Motion};
 use animatediff::data::{Config, DataError, Dataset, Loader, Sample, ShortClips, Size, choice, order, pixels, shapes};
 use animatediff::data::{faults::Failure, picture};
+use animatediff::frame::Frame;
 use proptest::prelude::*;
 use tempfile::TempDir;
 

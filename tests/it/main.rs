@@ -1,5 +1,6 @@
 //! One binary for all tests: libtorch links once.
 
+mod attention;
 mod board;
 mod checkpoint;
 mod child;

@@ -5,7 +5,8 @@ use std::path::Path;
 #[cfg(feature = "ffmpeg")]
 use std::path::PathBuf;
 
-use animatediff::clip::{Clip, Frame, check_target};
+use animatediff::clip::{Clip, check_target};
+use animatediff::frame::Frame;
 use tempfile::TempDir;
 
 /// Frames are 16 cells of black and white, which show the bits of the frame's number and of its complement.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{cli::usage, nn::NormScope};
+use crate::{cli::usage, device::Precision, nn::NormScope};
 
 /// One job. Official keys, and below them ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,15 @@ pub struct Job {
     /// Statistics of the motion module's own norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub motion_norm: Option<NormScope>,
+    /// Precision of the UNet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Precision>,
+    /// Noise to start from.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "path")]
+    pub latents: Option<PathBuf>,
+    /// Its row for the first prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latents_row: Option<i64>,
 }
 
 /// A MotionLoRA and its scale.

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::nn::{Attention, Conv2d, GroupNorm, LayerNorm, Linear, Params};
 
-/// GroupNorm → projection → one [`TransformerBlock`] → projection, with a residual around all of it.
+/// GroupNorm → projection → one transformer block → projection, with a residual around all of it.
 #[derive(Debug)]
 pub struct SpatialTransformer {
     norm: GroupNorm,
