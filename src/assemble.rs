@@ -29,7 +29,7 @@ pub struct UNetParts<'a> {
     /// Tensors that replace those of the base (an earlier fine-tuning), by our names.
     pub replaced: Option<NamedTensors>,
     /// Values for what the plan adds: the pairs that a LoRA training goes on from.
-    pub added: Option<NamedTensors>,
+    pub added: Option<Lora>,
 }
 
 impl<'a> UNetParts<'a> {
@@ -50,7 +50,8 @@ impl<'a> UNetParts<'a> {
             lora.merge_into(&mut tensors, *scale)?;
         }
         if let Some(added) = self.added {
-            tensors.extend(added);
+            added.check_fit(&tensors)?;
+            tensors.extend(added.into_tensors());
         }
         let config = &self.base.unet;
         if let Some(motion) = &motion_config {

@@ -48,11 +48,12 @@ const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
-      --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
-      --set is_debug=true --max-steps 5
+  animatediff train motion --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 \\
+      --set train_data.sample_stride=1 --set is_debug=true --max-steps 5
   animatediff sample --base base/ --prompt 'a red circle moving left' \\
-      --motion outputs/debug/export/motion_module.safetensors -o circle.gif";
+      --motion outputs/debug/export/motion_module.safetensors --steps 5 \\
+      -o circle.gif";
 
 /// Bad usage, configuration or input, in the user's words: exit code 2.
 #[derive(Debug, thiserror::Error)]

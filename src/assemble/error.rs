@@ -52,6 +52,16 @@ pub enum AssembleError {
         path = .0.display()
     )]
     MidBlock(PathBuf),
+    /// Low-rank pairs to go on from that have another rank than the ones to train.
+    #[error("{path}: its low-rank pairs have rank {found} and `lora.rank` is {wanted}; set `lora.rank` to {found}", path = .path.display())]
+    Rank {
+        /// File.
+        path: PathBuf,
+        /// Its rank.
+        found: i64,
+        /// The configured one.
+        wanted: i64,
+    },
     /// A motion module that does not fit the base.
     #[error("the motion module does not fit the base: {0}")]
     Motion(String),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
+use super::as_usage;
 use crate::clip::{self, Clip};
 use crate::data::augment::{self, Extent, Motion};
 use crate::data::{Size, decode, shapes};
@@ -33,8 +34,8 @@ pub enum Command {
 const EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data augment shapes/videos/* --motion zoom-in --caption 'a shape' \\
-      -o zoom_in/";
+  animatediff data augment shapes/videos/* --motion zoom-in \\
+      --caption 'a shape' -o zoom_in/";
 
 const SHAPES_EXAMPLES: &str = "\
 Examples:

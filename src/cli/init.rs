@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::usage;
+use super::{as_usage, usage};
 use crate::{
     assemble::random,
     device::Precision,
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     let kind = args.dtype.kind(tch::Device::Cpu);
     let staging = files::staging_path(&args.out)?;
     if let Some(parent) = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        files::check_writable(parent)?;
+        files::check_writable(parent).map_err(as_usage)?;
     }
     tch::manual_seed(args.seed);
     let written = write(&staging, args.preset, kind);

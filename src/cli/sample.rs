@@ -33,14 +33,14 @@ Examples:
   animatediff init --preset tiny base/
   animatediff sample --base base/ --prompt 'a red circle' -o still.png
   animatediff data shapes shapes/
-  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
-      --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
-      --set is_debug=true --max-steps 2
-  animatediff sample --base base/ --prompt 'a red circle' --prompt 'a box' \\
-      --motion outputs/debug/export/motion_module.safetensors --seed 1 -o clips/
+  animatediff train motion --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 \\
+      --set train_data.sample_stride=1 --set is_debug=true --max-steps 2
+  animatediff sample --base base/ --prompt 'a red circle' --prompt box \\
+      --motion outputs/debug/export/motion_module.safetensors --steps 5 \\
+      --seed 1 -o clips/
   animatediff sample -c clips/0-a-red-circle.gif.yaml -o again.gif
-With a domain adapter at half strength and a MotionLoRA, add
-  --adapter adapter.safetensors --adapter-scale 0.5 --motion-lora lora.safetensors:0.8";
+Add a domain adapter with --adapter FILE, MotionLoRAs with --motion-lora FILE:0.8";
 
 /// Make animations from prompts
 #[derive(Debug, clap::Args)]

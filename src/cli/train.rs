@@ -10,13 +10,11 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use super::{
-    as_usage,
     progress::{Progress, say},
     usage,
 };
 use crate::{
     device::DeviceChoice,
-    files,
     train::{
         Config, Stage,
         folder::RunFolder,
@@ -54,43 +52,48 @@ const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
-      --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5
+  animatediff train motion --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 \\
+      --set train_data.sample_stride=1 --max-steps 5
 The four stages have examples of their own: animatediff train motion --help";
 const ADAPTER_EXAMPLES: &str = "\
 Examples:
   animatediff train adapter -c configs/training/adapter.yaml --print-config
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train adapter --base base/ --videos shapes/videos --caption shapes \\
-      --set train_data.sample_size=64 --set lora.rank=8 --max-steps 5";
+  animatediff train adapter --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 \\
+      --set lora.rank=8 --max-steps 5";
 const MOTION_EXAMPLES: &str = "\
 Examples:
   animatediff train motion -c configs/training/motion.yaml --print-config
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
-      --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5";
+  animatediff train motion --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 \\
+      --set train_data.sample_stride=1 --max-steps 5";
 const MOTIONLORA_EXAMPLES: &str = "\
 Examples:
-  animatediff train motionlora -c configs/training/motionlora.yaml --print-config
+  animatediff train motionlora -c configs/training/motionlora.yaml \\
+      --print-config
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train motion --base base/ --videos shapes/videos --caption shapes \\
-      --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
-      --set is_debug=true --max-steps 5
-  animatediff data augment shapes/videos/* --motion zoom-in --caption 'a shape' \\
-      -o zoom_in/
+  animatediff train motion --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 \\
+      --set train_data.sample_stride=1 --set is_debug=true --max-steps 5
+  animatediff data augment shapes/videos/* --motion zoom-in \\
+      --caption 'a shape' -o zoom_in/
   animatediff train motionlora --base base/ --videos zoom_in/ \\
-      --motion outputs/debug/export/motion_module.safetensors --set lora.rank=8 \\
-      --set train_data.sample_size=64 --set train_data.sample_stride=1 --max-steps 5";
+      --motion outputs/debug/export/motion_module.safetensors \\
+      --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
+      --set lora.rank=8 --max-steps 5";
 const IMAGE_EXAMPLES: &str = "\
 Examples:
   animatediff train image -c configs/training/image.yaml --print-config
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
-  animatediff train image --base base/ --videos shapes/videos --caption 'a shape' \\
-      --set train_data.sample_size=64 --max-steps 5";
+  animatediff train image --base base/ --videos shapes/videos \\
+      --caption 'a shape' --set train_data.sample_size=64 --max-steps 5";
 
 /// What all stages take. Everything but the first is a shorthand for a key of the configuration.
 #[derive(Debug, clap::Args)]
@@ -157,7 +160,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
     if !args.dry_run {
         let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());
-        files::check_writable(place).map_err(|error| usage(format!("{error:#}; choose another folder with -o")))?;
+        RunFolder::check(place, &name)
+            .map_err(|error| usage(format!("{error:#}; choose another with -o or --name")))?;
     }
     let run = Run::prepare(stage, config)?;
     if args.dry_run {

@@ -16,14 +16,18 @@ impl Frame {
     }
 
     pub(super) fn write_png(&self, path: &Path) -> Result<()> {
+        self.encode_png(path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn encode_png(&self, path: &Path) -> Result<()> {
         ensure!(self.rgb.len() == 3 * self.width * self.height, "the frame's bytes do not match its size");
-        let mut file = BufWriter::new(File::create(path).with_context(|| format!("cannot create {}", path.display()))?);
+        let mut file = BufWriter::new(File::create(path)?);
         let mut encoder = ::png::Encoder::new(&mut file, u32::try_from(self.width)?, u32::try_from(self.height)?);
         encoder.set_color(::png::ColorType::Rgb);
         encoder.set_depth(::png::BitDepth::Eight);
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&self.rgb)?;
         writer.finish()?;
-        file.flush().with_context(|| format!("cannot write {}", path.display()))
+        Ok(file.flush()?)
     }
 }

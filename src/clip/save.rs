@@ -57,19 +57,26 @@ impl Clip {
         }
     }
 
+    fn write_frames(&self, folder: &Path) -> Result<()> {
+        let digits = self.frames.len().saturating_sub(1).to_string().len().max(4);
+        for (index, frame) in self.frames.iter().enumerate() {
+            let file = folder.join(format!("{index:0digits$}.png"));
+            frame.write_png(&file)?;
+            sync(&file)?;
+        }
+        sync(folder)
+    }
+
     fn save_frames(&self, folder: &Path) -> Result<()> {
         holds_only_frames(folder)?;
         let partial = partial_name(folder)?;
         make_parent(folder)?;
         remove(&partial)?;
         fs::create_dir(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-        let digits = self.frames.len().saturating_sub(1).to_string().len().max(4);
-        for (index, frame) in self.frames.iter().enumerate() {
-            let file = partial.join(format!("{index:0digits$}.png"));
-            frame.write_png(&file)?;
-            sync(&file)?;
+        if let Err(error) = self.write_frames(&partial) {
+            let _ = fs::remove_dir_all(&partial);
+            return Err(error.context(format!("{} was not written", folder.display())));
         }
-        sync(&partial)?;
         remove(folder)?;
         publish(&partial, folder)
     }

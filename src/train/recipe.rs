@@ -110,7 +110,7 @@ impl Recipe {
             parts.replaced = Some(weights::read(path)?.tensors);
         }
         if let Some(path) = &config.init_lora {
-            parts.added = Some(self.read_lora(path)?.into_tensors());
+            parts.added = Some(self.read_lora(path, config.lora.rank)?);
         }
         let architecture = parts.motion.as_ref().map(|motion| motion.config.clone());
         let (unet, store) = parts.build(self.plan.clone(), device, kind)?;
@@ -122,8 +122,12 @@ impl Recipe {
         base.text_encoder(self.text_plan.clone(), device, Kind::Float)
     }
 
-    fn read_lora(&self, path: &Path) -> Result<weights::Lora, AssembleError> {
-        if self.moves { read_motion_lora(path) } else { read_adapter(path) }
+    fn read_lora(&self, path: &Path, rank: i64) -> Result<weights::Lora, AssembleError> {
+        let lora = if self.moves { read_motion_lora(path)? } else { read_adapter(path)? };
+        match lora.rank() {
+            Some(found) if found != rank => Err(AssembleError::Rank { path: path.to_owned(), found, wanted: rank }),
+            _ => Ok(lora),
+        }
     }
 }
 

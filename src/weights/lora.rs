@@ -97,7 +97,8 @@ impl Lora {
         Ok(())
     }
 
-    fn check_fit(&self, tensors: &NamedTensors) -> Result<(), WeightsError> {
+    /// Whether every pair has a layer of its shape among `tensors`.
+    pub fn check_fit(&self, tensors: &NamedTensors) -> Result<(), WeightsError> {
         let shape = |path: &str| tensors.shape(&format!("{path}.weight"));
         let lost: Vec<&String> = self.pairs.keys().filter(|path| shape(path).is_none()).collect();
         if let Some(first) = lost.first() {

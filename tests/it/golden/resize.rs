@@ -3,8 +3,8 @@
 use std::fs;
 
 use animatediff::{
-    clip::Frame,
     data::{Size, pixels},
+    frame::Frame,
 };
 use safetensors::SafeTensors;
 use tch::Tensor;

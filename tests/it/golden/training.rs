@@ -42,7 +42,7 @@ fn adapter() -> animatediff::weights::Lora {
 #[test]
 fn adapter_stage() {
     let base = base();
-    let parts = UNetParts { added: Some(adapter().into_tensors()), ..UNetParts::new(&base) };
+    let parts = UNetParts { added: Some(adapter()), ..UNetParts::new(&base) };
     let table = formats::adapter();
     train("train_adapter", parts, train_pairs(".attentions.*.to_"), STEADY, |name| official(&table, name));
 }
@@ -63,7 +63,7 @@ fn motion_stage() {
 #[test]
 fn motion_lora_stage() {
     let base = base();
-    let pairs = read_motion_lora(&golden_path("motion_lora.safetensors")).unwrap().into_tensors();
+    let pairs = read_motion_lora(&golden_path("motion_lora.safetensors")).unwrap();
     let parts = UNetParts { motion: Some(motion("v2", NormScope::Frame)), added: Some(pairs), ..UNetParts::new(&base) };
     let table = formats::motion_lora(2);
     train("train_motionlora", parts, train_pairs(".motion_modules.*.to_"), STEADY, |name| official(&table, name));

@@ -64,7 +64,7 @@ fn adapter_merged_and_at_run_time() {
         let merged = predict(&build(merged, Plan::frozen()), &golden);
         assert_close(&format!("{key}, merged"), &merged, &golden.get(key), OUTPUT);
 
-        let beside = UNetParts { added: Some(adapter().into_tensors()), ..UNetParts::new(&base) };
+        let beside = UNetParts { added: Some(adapter()), ..UNetParts::new(&base) };
         let beside = predict(&build(beside, lora_plan(".attentions.*.to_", scale)), &golden);
         assert_close(&format!("{key}, at run time"), &beside, &golden.get(key), OUTPUT);
         assert_close(&format!("{key}, at run time against merged"), &beside, &merged, 1e-5);
@@ -94,7 +94,7 @@ fn motion_lora_merged_and_at_run_time() {
     assert_close("merged", &predict(&merged, &golden), &want, OUTPUT);
 
     let plan = lora_plan(".motion_modules.*.to_", 0.8);
-    let beside = build(UNetParts { added: Some(motion_lora().into_tensors()), ..parts() }, plan);
+    let beside = build(UNetParts { added: Some(motion_lora()), ..parts() }, plan);
     assert_close("at run time", &predict(&beside, &golden), &want, OUTPUT);
 }
 
