@@ -50,7 +50,7 @@ Examples:
   animatediff data shapes shapes/
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
-      --set train_data.sample_stride=1 --set is_debug=true --max-steps 5
+      --set train_data.sample_stride=1 --set is_debug=true --max-steps 2
   animatediff sample --base base/ --prompt 'a red circle moving left' \\
       --motion outputs/debug/export/motion_module.safetensors --steps 5 \\
       -o circle.gif";

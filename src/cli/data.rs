@@ -40,7 +40,7 @@ Examples:
 const SHAPES_EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data shapes shapes/ --clips 20 --size 128 --frames 32 --overwrite
+  animatediff data shapes shapes/ --clips 4 --size 128 --seed 1 --overwrite
 
 Train on them with
   train_data: {csv_path: shapes/clips.csv, video_folder: shapes/videos}";
@@ -48,7 +48,7 @@ Train on them with
 const AUGMENT_EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data augment shapes/videos/* --motion zoom-in --clips 20 \\
+  animatediff data augment shapes/videos/* --motion zoom-in --clips 6 \\
       --caption 'a shape' -o zoom_in/
 
 Train on them with

@@ -54,7 +54,7 @@ Examples:
   animatediff data shapes shapes/
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
-      --set train_data.sample_stride=1 --max-steps 5
+      --set train_data.sample_stride=1 --max-steps 2
 The four stages have examples of their own: animatediff train motion --help";
 const ADAPTER_EXAMPLES: &str = "\
 Examples:
@@ -63,7 +63,7 @@ Examples:
   animatediff data shapes shapes/
   animatediff train adapter --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
-      --set lora.rank=8 --max-steps 5";
+      --set lora.rank=8 --max-steps 2";
 const MOTION_EXAMPLES: &str = "\
 Examples:
   animatediff train motion -c configs/training/motion.yaml --print-config
@@ -71,7 +71,7 @@ Examples:
   animatediff data shapes shapes/
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
-      --set train_data.sample_stride=1 --max-steps 5";
+      --set train_data.sample_stride=1 --max-steps 2";
 const MOTIONLORA_EXAMPLES: &str = "\
 Examples:
   animatediff train motionlora -c configs/training/motionlora.yaml \\
@@ -80,20 +80,20 @@ Examples:
   animatediff data shapes shapes/
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
-      --set train_data.sample_stride=1 --set is_debug=true --max-steps 5
+      --set train_data.sample_stride=1 --set is_debug=true --max-steps 2
   animatediff data augment shapes/videos/* --motion zoom-in \\
       --caption 'a shape' -o zoom_in/
   animatediff train motionlora --base base/ --videos zoom_in/ \\
       --motion outputs/debug/export/motion_module.safetensors \\
       --set train_data.sample_size=64 --set train_data.sample_stride=1 \\
-      --set lora.rank=8 --max-steps 5";
+      --set lora.rank=8 --max-steps 2";
 const IMAGE_EXAMPLES: &str = "\
 Examples:
   animatediff train image -c configs/training/image.yaml --print-config
   animatediff init --preset tiny base/
   animatediff data shapes shapes/
   animatediff train image --base base/ --videos shapes/videos \\
-      --caption 'a shape' --set train_data.sample_size=64 --max-steps 5";
+      --caption 'a shape' --set train_data.sample_size=64 --max-steps 2";
 
 /// What all stages take. Everything but the first is a shorthand for a key of the configuration.
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::symlink;
 
+use animatediff::cli::Cli;
+use clap::{Command, CommandFactory};
+
 use super::support::{Desk, shared};
 
 /// The lines below `Examples:`, as one script.
@@ -30,15 +33,11 @@ macro_rules! examples_of {
 
         #[test]
         fn no_command_is_left_out() {
-            let tested = [$($command),*];
-            let mut open = vec![String::new()];
-            while let Some(command) = open.pop() {
-                assert!(tested.contains(&command.as_str()), "`{command}` is not tested here");
-                let help = Desk::new().ok(&format!("animatediff {command} --help"));
-                let Some((_, rest)) = help.split_once("\nCommands:\n") else { continue };
-                let names = rest.lines().take_while(|line| line.starts_with("  "));
-                let names = names.filter(|line| !line.starts_with("   ")).map(|line| line.trim().split(' ').next().unwrap());
-                open.extend(names.filter(|name| *name != "help").map(|name| format!("{command} {name}").trim().to_owned()));
+            let mut commands = vec![(String::new(), Cli::command())];
+            while let Some((name, command)) = commands.pop() {
+                assert!([$($command),*].contains(&name.as_str()), "`{name}` is not tested here");
+                let below = |part: &Command| (format!("{name} {}", part.get_name()).trim().to_owned(), part.clone());
+                commands.extend(command.get_subcommands().map(below));
             }
         }
     };

