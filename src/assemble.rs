@@ -49,6 +49,7 @@ impl<'a> UNetParts<'a> {
         for (lora, scale) in &self.merged {
             lora.merge_into(&mut tensors, *scale)?;
         }
+        let given = self.added.as_ref().map(|added| (added.origin().to_owned(), 2 * added.len()));
         if let Some(added) = self.added {
             added.check_fit(&tensors)?;
             tensors.extend(added.into_tensors());
@@ -61,9 +62,15 @@ impl<'a> UNetParts<'a> {
             true => motion_file,
             false => Some(self.base.dir.join("unet").display().to_string()),
         };
-        build("the UNet", tensors, home, plan, device, frozen_kind, |params| {
+        let (unet, store) = build("the UNet", tensors, home, plan, device, frozen_kind, |params| {
             UNet::new(params, config, motion_config.as_ref())
-        })
+        })?;
+        match given {
+            Some((file, found)) if found != store.trained.len() => {
+                Err(AssembleError::Incomplete { file, found, wanted: store.trained.len() })
+            }
+            _ => Ok((unet, store)),
+        }
     }
 }
 

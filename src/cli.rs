@@ -9,7 +9,11 @@ mod progress;
 mod sample;
 mod train;
 
-use std::{panic::PanicHookInfo, process::ExitCode};
+use std::{
+    io::{IsTerminal, stderr},
+    panic::PanicHookInfo,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -85,7 +89,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 /// Logs go to standard error, through the progress bars. `RUST_LOG` chooses the level; warnings are always shown.
 pub fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let format = tracing_subscriber::fmt::layer().with_writer(progress::writer).without_time().with_target(false);
+    let format = tracing_subscriber::fmt::layer()
+        .with_writer(progress::writer)
+        .with_ansi(stderr().is_terminal())
+        .without_time()
+        .with_target(false);
     tracing_subscriber::registry().with(filter).with(format).init();
 }
 
@@ -103,10 +111,11 @@ pub fn report_panic(info: &PanicHookInfo) {
     }
     let payload = info.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    let text = text.unwrap_or("no message");
+    // libtorch appends its own C++ stack.
+    let text = text.unwrap_or("no message").lines().next().unwrap_or_default();
     let place =
         info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
-    let memory = ["out of memory", "not enough memory", "alloc"].iter().any(|part| text.contains(part));
+    let memory = ["out of memory", "not enough memory", "can't allocate memory"].iter().any(|part| text.contains(part));
     let next = if memory {
         "memory ran out: lower the batch size, the frames or the picture size"
     } else {

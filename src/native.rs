@@ -104,6 +104,9 @@ pub fn fused_adamw(
 
 /// The L2 norm of all `grads` taken as one vector.
 pub fn total_norm(grads: &[&Tensor]) -> f64 {
+    if grads.is_empty() {
+        return 0.0;
+    }
     let pointers = pointers(grads);
     let mut norm = 0.0;
     // SAFETY: as in `fused_adamw`; `norm` outlives the call.

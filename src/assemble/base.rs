@@ -62,6 +62,10 @@ impl Base {
     }
 
     fn check(&self) -> Result<(), AssembleError> {
+        for (part, found) in [("vae", self.vae.check()), ("text_encoder", self.text.check())] {
+            let path = self.dir.join(part).join("config.json");
+            found.map_err(|reason| AssembleError::Config { path, reason })?;
+        }
         if self.text.hidden_size != self.unet.cross_attention_dim {
             return Err(AssembleError::NotABase {
                 path: self.dir.clone(),

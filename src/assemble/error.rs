@@ -62,6 +62,16 @@ pub enum AssembleError {
         /// The configured one.
         wanted: i64,
     },
+    /// Low-rank pairs to go on from that are not all there are.
+    #[error("{file}: it has {found} of the {wanted} low-rank tensors of this model; go on from a complete file")]
+    Incomplete {
+        /// File.
+        file: String,
+        /// Tensors in it.
+        found: usize,
+        /// Tensors of the model.
+        wanted: usize,
+    },
     /// A motion module that does not fit the base.
     #[error("the motion module does not fit the base: {0}")]
     Motion(String),

@@ -26,6 +26,9 @@ use crate::{
 };
 
 const MERGES: &str = include_str!("../../data/tokenizer/merges.txt");
+const UNET_FILE: &str = "unet/diffusion_pytorch_model.safetensors";
+/// Metadata that marks random weights.
+const RANDOM_KEY: &str = "animatediff.random";
 const VOCABULARY: &str = include_str!("../../data/tokenizer/vocab.json");
 const EXAMPLES: &str = "\
 Examples:
@@ -64,12 +67,7 @@ enum Preset {
 
 /// Writes the folder; an interrupted run leaves nothing under its name.
 pub fn run(args: &Args) -> Result<()> {
-    if args.out.exists() && !args.overwrite {
-        return Err(usage(format!(
-            "{}: exists already; choose another folder, or add --overwrite",
-            args.out.display()
-        )));
-    }
+    check_room(&args.out, args.overwrite)?;
     let kind = args.dtype.kind(tch::Device::Cpu);
     let staging = files::staging_path(&args.out)?;
     if let Some(parent) = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -84,9 +82,6 @@ pub fn run(args: &Args) -> Result<()> {
             return Err(error);
         }
     };
-    if args.out.exists() {
-        fs::remove_dir_all(&args.out).with_context(|| format!("{}: cannot be replaced", args.out.display()))?;
-    }
     files::commit_dir(&staging, &args.out)?;
     println!(
         "{}: a base model with {:.1} million RANDOM parameters. It has learned nothing and makes noise: it is for tests, \
@@ -97,6 +92,28 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Only a folder that this command made, and that holds nothing else, is ever replaced.
+fn check_room(out: &Path, overwrite: bool) -> Result<()> {
+    const PARTS: [&str; 7] = ["README.md", "model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae"];
+    if !out.exists() {
+        return Ok(());
+    }
+    if !overwrite {
+        return Err(usage(format!("{}: exists already; choose another folder, or add --overwrite", out.display())));
+    }
+    let random = crate::weights::read(&out.join(UNET_FILE)).is_ok_and(|file| file.metadata.contains_key(RANDOM_KEY));
+    let foreign = fs::read_dir(out).map(|entries| {
+        entries.flatten().find(|entry| !PARTS.iter().any(|part| entry.file_name() == *part)).map(|entry| entry.path())
+    });
+    match foreign {
+        Ok(None) if random => Ok(()),
+        Ok(Some(path)) => {
+            Err(usage(format!("{}: is not replaced, as {} is not of a random base", out.display(), path.display())))
+        }
+        _ => Err(usage(format!("{}: is not replaced, as it is no random base; choose another folder", out.display()))),
+    }
+}
+
 fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
     let (unet_config, vae_config, text_config) = preset.sizes();
     let make =
@@ -105,7 +122,7 @@ fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
         make(name)?;
     }
     let (_, unet) = random(|params| UNet::new(params, &unet_config, None));
-    let mut parameters = weights(&dir.join("unet/diffusion_pytorch_model.safetensors"), unet, kind)?;
+    let mut parameters = weights(&dir.join(UNET_FILE), unet, kind)?;
     let (_, vae) = random(|params| Vae::new(params, &vae_config));
     parameters += weights(&dir.join("vae/diffusion_pytorch_model.safetensors"), vae, kind)?;
     let (_, encoder) = random(|params| TextEncoder::new(params, &text_config));
@@ -122,7 +139,7 @@ fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
 fn weights(path: &Path, store: Store, kind: Kind) -> Result<i64> {
     let tensors: BTreeMap<String, Tensor> =
         store.frozen.into_iter().map(|(name, tensor)| (name, tensor.to_kind(kind))).collect();
-    let metadata = BTreeMap::from([("format".into(), "pt".into()), ("animatediff.random".into(), "true".into())]);
+    let metadata = BTreeMap::from([("format".into(), "pt".into()), (RANDOM_KEY.into(), "true".into())]);
     write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), &metadata)?;
     Ok(tensors.values().map(|tensor| tensor.numel() as i64).sum())
 }

@@ -2,29 +2,26 @@
 
 mod job;
 mod output;
+mod studio;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use self::{
     job::{Job, LoraEntry, Shot},
     output::Target,
+    studio::{Order, Studio},
 };
-use super::{
-    progress::{Progress, say},
-    usage,
-};
+use super::usage;
 use crate::{
-    assemble::{Base, InferenceConfig, Motion, UNetParts, read_adapter, read_motion_lora},
     clip::Clip,
     device::{DeviceChoice, Precision},
-    diffusion::NoiseSchedule,
-    nn::{NormScope, Plan, Source},
-    sample::{Pipeline, Request},
-    weights::{self, write::write_safetensors},
+    nn::NormScope,
+    sample::Request,
+    weights::write::write_safetensors,
     yaml::{self, Layers, UserFile},
 };
 
@@ -147,20 +144,19 @@ pub fn run(args: Args) -> Result<()> {
         output::check_file(path, args.overwrite)?;
     }
     let device = args.device.resolve().map_err(usage)?;
+    let orders: Vec<Order> =
+        jobs.iter().zip(&shots).map(|(job, shots)| Order::new(job, shots)).collect::<Result<_>>()?;
+    check_orders(&orders, &target, args.save_latents.is_some())?;
     let mut made = Made::default();
-    for (job, shots) in jobs.iter().zip(&shots) {
-        let studio = Studio::open(job, device)?;
-        let noise = job.latents.as_deref().map(|path| Noise::read(path, job.latents_row.unwrap_or(0), shots.len()));
-        let noise = noise.transpose()?;
-        for (row, shot) in shots.iter().enumerate() {
+    for order in &orders {
+        let studio = Studio::open(order, device)?;
+        for (row, request) in order.requests.iter().enumerate() {
             let index = made.clips.len();
-            let noise = noise.as_ref().map(|noise| noise.row(row));
-            let request = studio.request(job, shot)?;
             let label = format!("{}/{}", index + 1, prompts.len());
-            let (latents, frames) = studio.sample(&request, noise.as_ref(), &label)?;
-            let clip = Clip { frames, fps: job.fps.unwrap_or(8.0) };
+            let (latents, frames) = studio.sample(request, row, &label)?;
+            let clip = Clip { frames, fps: order.fps() };
             let path = target.save(index, &clip, args.overwrite)?;
-            target.save_settings(index, &studio.settings(job, row, &request))?;
+            target.save_settings(index, &studio.settings(row, request))?;
             println!("{}", path.display());
             made.clips.push(clip);
             made.latents.push(latents);
@@ -168,9 +164,20 @@ pub fn run(args: Args) -> Result<()> {
     }
     target.save_overview(&made.clips)?;
     if let Some(path) = &args.save_latents {
-        let latents = Tensor::f_cat(&made.latents, 0)
-            .context("--save-latents: the clips differ in size; sample them one by one")?;
-        write_safetensors(path, [("latents", &latents)], &Default::default())?;
+        write_safetensors(path, [("latents", &Tensor::cat(&made.latents, 0))], &Default::default())?;
+    }
+    Ok(())
+}
+
+/// What only shows when all requests are known: whether the files can hold the clips.
+fn check_orders(orders: &[Order], target: &Target, one_size: bool) -> Result<()> {
+    let clips: Vec<_> = orders.iter().flat_map(|order| order.requests.iter().map(|one| (one, order.fps()))).collect();
+    for (index, (request, fps)) in clips.iter().enumerate() {
+        target.check_clip(index, request.frames, *fps)?;
+    }
+    let size = |request: &Request| (request.width, request.height, request.frames);
+    if one_size && clips.iter().any(|(request, _)| size(request) != size(clips[0].0)) {
+        return Err(usage("--save-latents: the clips differ in size and go into one tensor; sample them one by one"));
     }
     Ok(())
 }
@@ -258,199 +265,4 @@ fn read_jobs(path: &std::path::Path) -> Result<Vec<Job>> {
         return Err(usage(format!("{}: no jobs in it; a list of jobs is expected", path.display())));
     }
     Ok(jobs)
-}
-
-/// The networks of one job. Built anew for every job, so that nothing of one shows in the next.
-struct Studio {
-    base: Base,
-    tokenizer: crate::tokenizer::Tokenizer,
-    text_encoder: crate::model::clip::TextEncoder,
-    vae: crate::model::vae::Vae,
-    unet: crate::model::unet::UNet,
-    motion: Option<crate::model::unet::motion::Config>,
-    schedule: NoiseSchedule,
-    device: tch::Device,
-    kind: Kind,
-}
-
-impl Studio {
-    fn open(job: &Job, device: tch::Device) -> Result<Studio> {
-        let kind = job.dtype.unwrap_or_default().kind(device);
-        let base = Base::open(job.base()?)?;
-        let inference = match &job.inference_config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?;
-                yaml::load(Layers { file: Some(UserFile { path, text: &text }), ..Layers::default() })?
-            }
-            None => InferenceConfig::default(),
-        };
-        let mut parts = UNetParts::new(&base);
-        if let Some(path) = &job.motion_module {
-            let mut motion = Motion::read(path, inference.unet_additional_kwargs)?;
-            if let Some(scope) = job.motion_norm {
-                motion.config.motion_norm = scope;
-            }
-            parts.motion = Some(motion);
-        }
-        let motion = parts.motion.as_ref().map(|motion| motion.config.clone());
-        if let (Some(path), Some(motion)) = (&job.motion_module, &motion) {
-            say(&format!(
-                "motion module {}: {}",
-                path.display(),
-                motion.version().unwrap_or("of its own architecture")
-            ));
-        }
-        if let Some(path) = &job.adapter_lora_path {
-            parts.merged.push((read_adapter(path)?, job.adapter_lora_scale.unwrap_or(1.0)));
-        }
-        for LoraEntry { path, alpha } in &job.motion_module_lora_configs {
-            parts.merged.push((read_motion_lora(path)?, *alpha));
-        }
-        let (unet, _) = parts.build(Plan::frozen(), device, kind)?;
-        let (text_encoder, _) = base.text_encoder(Plan::frozen(), device, Kind::Float)?;
-        let (tokenizer, vae) = (base.tokenizer()?, base.vae(device, Kind::Float)?);
-        let schedule = NoiseSchedule::new(&inference.noise_scheduler_kwargs);
-        Ok(Studio { base, tokenizer, text_encoder, vae, unet, motion, schedule, device, kind })
-    }
-
-    fn request(&self, job: &Job, shot: &Shot) -> Result<Request> {
-        let native = self.base.unet.sample_size * self.base.vae.downscale();
-        let request = Request {
-            prompt: shot.prompt.clone(),
-            negative_prompt: shot.negative_prompt.clone(),
-            seed: shot.seed,
-            steps: job.steps.unwrap_or(25),
-            guidance_scale: job.guidance_scale.unwrap_or(7.5),
-            width: job.width.unwrap_or(native),
-            height: job.height.unwrap_or(native),
-            frames: job.frames.unwrap_or(if self.motion.is_some() { 16 } else { 1 }),
-        };
-        let scale = self.base.vae.downscale();
-        for (flag, size) in [("-W", request.width), ("-H", request.height)] {
-            if size < scale || size % scale != 0 {
-                let near = ((size + scale / 2) / scale).max(1) * scale;
-                return Err(usage(format!("{flag} {size}: sizes must be divisible by {scale}; {near} is the nearest")));
-            }
-        }
-        let total = self.schedule.config().num_train_timesteps;
-        if request.steps < 1 || request.steps > total {
-            return Err(usage(format!("--steps {}: between 1 and {total} is expected", request.steps)));
-        }
-        if request.frames < 1 {
-            return Err(usage(format!("-L {}: at least 1 frame is expected", request.frames)));
-        }
-        if !request.guidance_scale.is_finite() {
-            return Err(usage("--guidance-scale: a number is expected".to_owned()));
-        }
-        self.warn(&request);
-        Ok(request)
-    }
-
-    /// What a user should know about a request that works, but perhaps not as meant.
-    fn warn(&self, request: &Request) {
-        let trained = self.motion.as_ref().map(|motion| motion.motion_module_kwargs.temporal_position_encoding_max_len);
-        if let Some(trained) = trained.filter(|&trained| request.frames > trained) {
-            say(&format!(
-                "warning: {} frames are more than the {trained} the motion module was made for",
-                request.frames
-            ));
-        }
-        for prompt in [&request.prompt, &request.negative_prompt] {
-            let dropped = self.tokenizer.dropped_tokens(prompt);
-            if dropped > 0 {
-                let words: String = prompt.chars().take(40).collect();
-                say(&format!("warning: the prompt `{words}…` is {dropped} tokens longer than what the model reads"));
-            }
-        }
-    }
-
-    fn sample(
-        &self,
-        request: &Request,
-        noise: Option<&Tensor>,
-        label: &str,
-    ) -> Result<(Tensor, Vec<crate::frame::Frame>)> {
-        let pipeline = Pipeline {
-            tokenizer: &self.tokenizer,
-            text_encoder: &self.text_encoder,
-            vae: &self.vae,
-            unet: &self.unet,
-            schedule: &self.schedule,
-            device: self.device,
-            kind: self.kind,
-        };
-        let shape = pipeline.latent_shape(request);
-        let noise = match noise {
-            Some(noise) if noise.size() == shape => noise.shallow_clone(),
-            Some(noise) => {
-                return Err(usage(format!("--latents: a row is {:?}, and this clip's are {shape:?}", noise.size())));
-            }
-            None => pipeline.noise(request),
-        };
-        let mut progress = Progress::new(request.steps as u64, format!("clip {label}"));
-        let latents = pipeline.denoise(request, &noise, |step| {
-            progress.at(step as u64 + 1, "denoising".into());
-            Ok::<_, anyhow::Error>(())
-        })?;
-        progress.finish();
-        let finite = latents.isfinite().all().int64_value(&[]) == 1;
-        anyhow::ensure!(finite, "the latents became NaN or infinite; try --dtype fp32, or other weights");
-        let frames = pipeline.decode(&latents);
-        Ok((latents.to_device(tch::Device::Cpu), frames))
-    }
-
-    /// The job that makes this clip again, and nothing else.
-    fn settings(&self, job: &Job, row: usize, request: &Request) -> Job {
-        let dtype = match self.kind {
-            Kind::BFloat16 => Precision::Bf16,
-            Kind::Half => Precision::Fp16,
-            _ => Precision::Fp32,
-        };
-        Job {
-            prompt: job::Many(vec![request.prompt.clone()]),
-            n_prompt: job::Many(vec![request.negative_prompt.clone()]),
-            seed: job::Many(vec![job::Seed::from(request.seed)]),
-            dtype: Some(dtype),
-            latents_row: job.latents.as_ref().map(|_| job.latents_row.unwrap_or(0) + row as i64),
-            steps: Some(request.steps),
-            guidance_scale: Some(request.guidance_scale),
-            width: Some(request.width),
-            height: Some(request.height),
-            frames: Some(request.frames),
-            fps: Some(job.fps.unwrap_or(8.0)),
-            scheduler: Some("ddim".into()),
-            motion_norm: self.motion.as_ref().map(|motion| motion.motion_norm),
-            ..job.clone()
-        }
-    }
-}
-
-/// Given noise, `[B, C, F, h, w]`: a row per prompt, from some row on.
-struct Noise {
-    rows: Tensor,
-    first: i64,
-}
-
-impl Noise {
-    fn read(path: &std::path::Path, first: i64, prompts: usize) -> Result<Noise> {
-        let mut tensors = weights::read(path)?.tensors;
-        let wrong = |message: String| usage(format!("--latents {}: {message}", path.display()));
-        let rows = tensors.take("latents").ok_or_else(|| wrong("it has no tensor `latents`".into()))?;
-        let shape = rows.size();
-        if shape.len() != 5 || first < 0 || shape[0] < first + prompts as i64 {
-            let expected = first + prompts as i64;
-            return Err(wrong(format!(
-                "`latents` is {shape:?}; at least {expected} rows [C, F, h, w] are expected, one per prompt"
-            )));
-        }
-        if rows.isfinite().all().int64_value(&[]) == 0 {
-            return Err(wrong("`latents` holds NaN or infinite values".into()));
-        }
-        Ok(Noise { rows: rows.to_kind(Kind::Float), first })
-    }
-
-    fn row(&self, row: usize) -> Tensor {
-        self.rows.narrow(0, self.first + row as i64, 1)
-    }
 }

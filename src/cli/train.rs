@@ -132,7 +132,7 @@ struct StageArgs {
     #[arg(long)]
     device: Option<DeviceChoice>,
     /// Go on with a run: its folder, or one of its checkpoints. Its own configuration is used unless -c gives another
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["name", "output_dir"])]
     resume: Option<PathBuf>,
     /// Load everything and compute one loss; write nothing
     #[arg(long)]
@@ -163,10 +163,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         RunFolder::check(place, &name)
             .map_err(|error| usage(format!("{error:#}; choose another with -o or --name")))?;
     }
-    let run = Run::prepare(stage, config)?;
+    let mut run = Run::prepare(stage, config)?;
     if args.dry_run {
+        let loss = run.dry(resume.as_ref().map(|resume| (resume.folder.as_path(), resume.checkpoint.as_deref())))?;
         println!("{}", describe(&run.summary(None)));
-        println!("loss on the first clips: {:.5}; nothing was written", run.dry()?);
+        println!("loss on the next clips: {loss:.5}; nothing was written");
         return Ok(ExitCode::SUCCESS);
     }
     let mut terminal = Terminal::default();

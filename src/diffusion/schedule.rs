@@ -76,6 +76,37 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether a schedule of these numbers exists, and a sampler of `steps` steps on it: else the key and what is expected.
+    pub fn check(&self, steps: i64) -> Result<(), (&'static str, String)> {
+        let wrong = |key, message: &str| Err((key, message.to_owned()));
+        if self.num_train_timesteps < 1 {
+            return wrong("num_train_timesteps", "at least 1 is expected");
+        }
+        if !(0.0 < self.beta_start && self.beta_start <= self.beta_end && self.beta_end < 1.0) {
+            return wrong("beta_start", "0 < beta_start <= beta_end < 1 is expected");
+        }
+        if self.steps_offset < 0 {
+            return wrong("steps_offset", "at least 0 is expected");
+        }
+        let total = self.num_train_timesteps;
+        if steps < 1 || steps > total {
+            return Err(("steps", format!("between 1 and {total} is expected")));
+        }
+        let highest = NoiseSchedule::new(self).timesteps(steps)[0];
+        if highest >= total {
+            let offset = self.steps_offset;
+            return Err((
+                "steps",
+                format!(
+                    "with `steps_offset: {offset}` they start at timestep {highest}, and the last is {}; \
+                 take fewer steps, or another `timestep_spacing`",
+                    total - 1
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// The image stage's: √β linear.
     pub fn scaled_linear() -> Config {
         Config { beta_schedule: BetaSchedule::ScaledLinear, ..Config::default() }

@@ -49,6 +49,23 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What cannot be built, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        if heads < 1 || width < 1 || width % heads != 0 {
+            return Err(format!("`num_attention_heads: {heads}` does not divide `hidden_size: {width}`"));
+        }
+        if self.max_position_embeddings < 77 {
+            return Err(format!("`max_position_embeddings: {}`: prompts are 77 tokens", self.max_position_embeddings));
+        }
+        if self.vocab_size < 1 || self.intermediate_size < 1 || self.num_hidden_layers < 1 {
+            return Err("`vocab_size`, `intermediate_size` and `num_hidden_layers` must be above 0".into());
+        }
+        Ok(())
+    }
+}
+
 /// Token ids to the states that Stable Diffusion 1.x is conditioned on: the last layer's, normed.
 #[derive(Debug)]
 pub struct TextEncoder {

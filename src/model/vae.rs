@@ -41,6 +41,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What cannot be built, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let groups = self.norm_num_groups;
+        if self.block_out_channels.is_empty() || self.block_out_channels.len() > 8 {
+            return Err("`block_out_channels` must name 1 to 8 levels".into());
+        }
+        if groups < 1 || self.block_out_channels.iter().any(|&width| width < 1 || width % groups != 0) {
+            return Err(format!("`norm_num_groups: {groups}` does not divide {:?}", self.block_out_channels));
+        }
+        if self.in_channels != 3 || self.out_channels != 3 {
+            return Err("`in_channels` and `out_channels` must be 3: pictures are RGB".into());
+        }
+        if self.latent_channels < 1
+            || self.layers_per_block < 1
+            || !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0)
+        {
+            return Err("`latent_channels`, `layers_per_block` and `scaling_factor` must be above 0".into());
+        }
+        Ok(())
+    }
+
     /// Pixels per latent, along each side.
     pub fn downscale(&self) -> i64 {
         1 << (self.block_out_channels.len() - 1)

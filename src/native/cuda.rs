@@ -49,7 +49,10 @@ fn open(path: &Path) -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+            Err(format!("{error}{cause}"))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Group and layer normalisation.
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::params::{Init, Params};
 
@@ -53,10 +53,14 @@ impl GroupNorm {
     }
 
     fn normalise(&self, x: &Tensor) -> Tensor {
-        let kind = x.kind();
-        let (weight, bias) = (self.weight.to_kind(kind), self.bias.to_kind(kind));
+        let (weight, bias) = (fitting(&self.weight, x), fitting(&self.bias, x));
         x.group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true)
     }
+}
+
+/// A parameter in the kind of `x`. Float32 ones stay: kernels take them beside any `x`, and a trained one must not be rounded.
+fn fitting(parameter: &Tensor, x: &Tensor) -> Tensor {
+    if parameter.kind() == Kind::Float { parameter.shallow_clone() } else { parameter.to_kind(x.kind()) }
 }
 
 /// LayerNorm over the last axis, eps 1e-5.
@@ -77,8 +81,7 @@ impl LayerNorm {
 
     /// `[…, features]` to the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let kind = x.kind();
-        let (weight, bias) = (self.weight.to_kind(kind), self.bias.to_kind(kind));
+        let (weight, bias) = (fitting(&self.weight, x), fitting(&self.bias, x));
         x.layer_norm(self.weight.size(), Some(&weight), Some(&bias), 1e-5, true)
     }
 }

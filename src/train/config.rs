@@ -323,18 +323,42 @@ impl Config {
         if self.precision == Precision::Fp16 {
             return wrong("precision", "fp16 training needs loss scaling, which is not available yet; use bf16".into());
         }
-        if self.noise_scheduler_kwargs.num_train_timesteps < 1 {
-            return wrong("noise_scheduler_kwargs.num_train_timesteps", "at least 1 is expected".into());
-        }
         let steps = self.validation_data.num_inference_steps;
-        if steps < 1 || steps > self.noise_scheduler_kwargs.num_train_timesteps {
+        if let Err((key, message)) = self.noise_scheduler_kwargs.check(steps) {
+            return match key {
+                "steps" => wrong("validation_data.num_inference_steps", message),
+                _ => wrong("noise_scheduler_kwargs", format!("`{key}`: {message}")),
+            };
+        }
+        if self.lora.rank < 1 || self.lora.rank > 4096 {
+            return wrong("lora.rank", "between 1 and 4096 is expected".into());
+        }
+        if self.lora.alpha.is_some_and(|alpha| !alpha.is_finite() || alpha <= 0.0) {
+            return wrong("lora.alpha", "a number above 0 is expected, or null for the rank".into());
+        }
+        if self.num_workers == 0 {
+            return wrong("num_workers", "at least 1 thread is expected".into());
+        }
+        if self.validation_steps_tuple.iter().any(|&step| step < 1) {
+            return wrong("validation_steps_tuple", "steps are counted from 1".into());
+        }
+        if ![self.adam_beta1, self.adam_beta2].iter().all(|beta| (0.0..1.0).contains(beta)) {
+            return wrong("adam_beta1", "this and adam_beta2 must be at least 0 and below 1".into());
+        }
+        if !(self.adam_epsilon > 0.0 && self.adam_weight_decay >= 0.0) {
+            return wrong("adam_epsilon", "above 0 is expected, and adam_weight_decay of at least 0".into());
+        }
+        if self.lr_power != 1.0 && self.lr_scheduler != lr::Kind::Polynomial {
+            return wrong("lr_power", "only `lr_scheduler: polynomial` has a power; remove the key".into());
+        }
+        if self.lr_num_cycles != 1.0 && self.lr_scheduler != lr::Kind::CosineWithRestarts {
             return wrong(
-                "validation_data.num_inference_steps",
-                "between 1 and num_train_timesteps is expected".into(),
+                "lr_num_cycles",
+                "only `lr_scheduler: cosine_with_restarts` has cycles; remove the key".into(),
             );
         }
-        if self.lora.rank < 1 {
-            return wrong("lora.rank", "at least 1 is expected".into());
+        if self.adapter.is_none() && self.adapter_scale != 1.0 {
+            return wrong("adapter_scale", "no `adapter` is named; name one, or remove the key".into());
         }
         if self.keep_checkpoints == 0 {
             return wrong("keep_checkpoints", "at least 1 is expected".into());
@@ -362,6 +386,20 @@ impl Config {
         }
         if self.adapter.is_some() && stage == Stage::Adapter {
             return wrong("adapter", "this stage trains an adapter; to go on from one, use init_lora");
+        }
+        if !low_rank && self.lora != Config::for_stage(stage).lora {
+            return wrong("lora", "this stage trains no low-rank pairs; remove the section");
+        }
+        if self.adapter.is_some() && stage == Stage::Image {
+            return wrong("adapter", "the base that is trained would keep it for good; remove the key");
+        }
+        let pictures = matches!(stage, Stage::Adapter | Stage::Image);
+        let (data, unset) = (&self.train_data, data::Config::default());
+        if pictures && data.sample_stride != unset.sample_stride {
+            return wrong("train_data.sample_stride", "this stage trains on single frames; remove the key");
+        }
+        if pictures && data.sample_n_frames != unset.sample_n_frames && data.sample_n_frames != 1 {
+            return wrong("train_data.sample_n_frames", "this stage trains on single frames; remove the key");
         }
         if self.train_text_encoder && stage != Stage::Image {
             return wrong("train_text_encoder", "only `train image` can train the text encoder; remove the key");

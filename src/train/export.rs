@@ -7,11 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Config, recipe::Stage, trainer::Trainer};
 use crate::{
     assemble::{ARCHITECTURE_KEY, Base},
+    files,
     model::unet::motion::{self, feed_forward_norm, position_encoding},
     weights::{Table, formats, write::write_safetensors},
 };
@@ -110,52 +111,50 @@ fn position_tables(tensors: &BTreeMap<String, Tensor>, module: &motion::ModuleCo
 
 /// A whole base in the diffusers layout: the trained parts written anew, the rest copied.
 fn write_base(dir: &Path, base: &Base, trainer: &Trainer, metadata: &BTreeMap<String, String>) -> Result<()> {
-    copy_missing(&base.dir, dir)?;
-    let weights = &trainer.weights;
+    let staging = files::staging_path(dir)?;
+    let written = stage_base(&staging, base, trainer, metadata).and_then(|()| files::commit_dir(&staging, dir));
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&staging);
+    }
+    written
+}
+
+fn stage_base(staging: &Path, base: &Base, trainer: &Trainer, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let trained = &trainer.weights.trained;
     let component = |prefix: &str| -> BTreeMap<String, Tensor> {
-        let all = weights.trained.iter().chain(&weights.frozen);
-        all.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.detach()))).collect()
+        let own = trained.iter().chain(&trainer.weights.frozen);
+        own.filter_map(|(name, tensor)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), tensor.to_kind(Kind::Float).detach()))
+        })
+        .collect()
     };
-    let file = "diffusion_pytorch_model.safetensors";
-    replace_weights(&dir.join("unet"), file, component("unet."), metadata)?;
-    if weights.trained.keys().any(|name| name.starts_with("text_encoder.")) {
-        replace_weights(&dir.join("text_encoder"), "model.safetensors", component("text_encoder."), metadata)?;
+    let trains_text = trained.keys().any(|name| name.starts_with("text_encoder."));
+    for part in ["model_index.json", "scheduler", "tokenizer", "vae", "text_encoder", "unet/config.json"] {
+        let from = base.dir.join(part);
+        if from.exists() && !(part == "text_encoder" && trains_text) {
+            copy(&from, &staging.join(part))?;
+        }
+    }
+    write(&staging.join("unet/diffusion_pytorch_model.safetensors"), component("unet."), metadata)?;
+    if trains_text {
+        copy(&base.dir.join("text_encoder/config.json"), &staging.join("text_encoder/config.json"))?;
+        write(&staging.join("text_encoder/model.safetensors"), component("text_encoder."), metadata)?;
     }
     Ok(())
 }
 
-/// Writes a component's weights, and removes what else of weights lies beside them.
-fn replace_weights(
-    dir: &Path,
-    file: &str,
-    tensors: BTreeMap<String, Tensor>,
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
-    write(&dir.join(file), tensors, metadata)?;
-    for entry in fs::read_dir(dir).with_context(|| format!("{}: cannot be listed", dir.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let weights = [".safetensors", ".bin", ".index.json"].iter().any(|suffix| name.ends_with(suffix));
-        if weights && name != file {
-            fs::remove_file(&path).with_context(|| format!("{}: cannot be removed", path.display()))?;
+/// Copies a file, or a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("{}: cannot be copied to {}", from.display(), to.display());
+    if from.is_dir() {
+        for entry in fs::read_dir(from).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
         }
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Copies the base's files that are not there yet.
-fn copy_missing(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("{}: cannot be made", to.display()))?;
-    for entry in fs::read_dir(from).with_context(|| format!("{}: cannot be listed", from.display()))? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_missing(&source, &target)?;
-        } else if !target.exists() {
-            fs::copy(&source, &target)
-                .with_context(|| format!("{}: cannot be copied to {}", source.display(), target.display()))?;
-        }
-    }
+    fs::create_dir_all(to.parent().unwrap_or(Path::new("."))).with_context(failed)?;
+    fs::copy(from, to).with_context(failed)?;
     Ok(())
 }
 

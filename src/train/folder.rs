@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use crate::files::{self, failed};
 
 const LOCK: &str = ".lock";
+/// The folder of checkpoints in a run's folder.
+pub const CHECKPOINTS: &str = "checkpoints";
 const CONFIG: &str = "config.yaml";
 const WORDS: usize = 10;
 const STEM_BYTES: usize = 100;
@@ -105,7 +107,7 @@ impl RunFolder {
 
     /// What resuming needs.
     pub fn checkpoints(&self) -> PathBuf {
-        self.root.join("checkpoints")
+        self.root.join(CHECKPOINTS)
     }
 
     /// Weights for other tools.

@@ -28,8 +28,16 @@ pub fn first_batch(dir: &Path, board: &mut Board, samples: &[Sample]) -> Result<
     Ok(())
 }
 
-/// Samples every validation prompt at the run's seed, with the run's own schedule.
-pub fn validation(dir: &Path, board: &mut Board, config: &Config, frames: usize, trainer: &Trainer) -> Result<()> {
+/// Samples every validation prompt at the run's seed, with the run's own schedule. `stop` is asked after every denoising
+/// step; `false` comes back when it ended the work.
+pub fn validation(
+    dir: &Path,
+    board: &mut Board,
+    config: &Config,
+    frames: usize,
+    trainer: &Trainer,
+    stop: impl Fn() -> bool,
+) -> Result<bool> {
     let (step, validation) = (trainer.step(), &config.validation_data);
     let pipeline = trainer.pipeline();
     let folder = dir.join(format!("sample-{step}"));
@@ -47,13 +55,14 @@ pub fn validation(dir: &Path, board: &mut Board, config: &Config, frames: usize,
             frames: frames as i64,
         };
         let noise = pipeline.noise(&request);
-        let latents = pipeline.denoise(&request, &noise, |_| Ok::<_, anyhow::Error>(()))?;
+        let go_on = |_| if stop() { Err(()) } else { Ok(()) };
+        let Ok(latents) = pipeline.denoise(&request, &noise, go_on) else { return Ok(false) };
         let clip = Clip { frames: pipeline.decode(&latents), fps: FPS };
         save(&clip, &folder.join(index.to_string()), board, &format!("samples/{index}"), step)?;
         clips.push(clip);
     }
     save(&Clip::grid(&clips, 4), &folder, board, "samples/all", step)?;
-    Ok(())
+    Ok(true)
 }
 
 /// Saves to `stem` with the fitting extension, and shows it on the board.

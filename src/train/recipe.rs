@@ -13,7 +13,7 @@ use crate::{
         unet::{UNet, motion},
     },
     nn::{LoraPlan, Pattern, Plan, Store},
-    weights,
+    weights::{self, formats},
 };
 
 /// What is trained.
@@ -107,10 +107,12 @@ impl Recipe {
             parts.merged.push((read_adapter(path)?, config.adapter_scale));
         }
         if let Some(path) = &config.unet_checkpoint_path {
-            parts.replaced = Some(weights::read(path)?.tensors);
+            let tensors = weights::read(path)?.tensors;
+            parts.replaced = Some(formats::unwrapped().import(tensors, |_| String::new())?);
         }
         if let Some(path) = &config.init_lora {
-            parts.added = Some(self.read_lora(path, config.lora.rank)?);
+            // Files hold `up` with the scale folded in; the layer multiplies by it again.
+            parts.added = Some(self.read_lora(path, config.lora.rank)?.scaled(1.0 / config.lora.scale()));
         }
         let architecture = parts.motion.as_ref().map(|motion| motion.config.clone());
         let (unet, store) = parts.build(self.plan.clone(), device, kind)?;

@@ -1,6 +1,8 @@
 //! A run: the loop, its folder, its checkpoints.
 
 use std::{
+    collections::BTreeMap,
+    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -8,14 +10,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::{
     Config, Refused, Stage,
     board::Board,
     checkpoint::{self, Checkpoint},
     export,
-    folder::RunFolder,
+    folder::{CHECKPOINTS, RunFolder},
     interrupt::{Interrupt, Signal},
     metrics::Metrics,
     preview,
@@ -24,8 +26,8 @@ use super::{
 };
 use crate::{
     assemble::Base,
-    data::{Dataset, Faults, Loader},
-    yaml,
+    data::{Dataset, Faults, Loader, Sample},
+    files, yaml,
 };
 
 /// Who watches a run: the terminal, or a test.
@@ -105,6 +107,7 @@ impl Run {
         let lr = config.lr_schedule(total_steps);
         lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
         let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
+        check_exportable(stage, &trainer).map_err(Refused)?;
         Ok(Run { config, recipe, base, dataset, trainer, total_steps })
     }
 
@@ -115,9 +118,8 @@ impl Run {
             Device::Cuda(index) => format!("cuda:{index}"),
             _ => "cpu".into(),
         };
-        let count = |tensors: &std::collections::BTreeMap<String, tch::Tensor>| -> i64 {
-            tensors.values().map(|tensor| tensor.numel() as i64).sum()
-        };
+        let count =
+            |tensors: &BTreeMap<String, Tensor>| -> i64 { tensors.values().map(|tensor| tensor.numel() as i64).sum() };
         Summary {
             stage: self.recipe.stage,
             folder: folder.map(Path::to_owned),
@@ -129,8 +131,11 @@ impl Run {
         }
     }
 
-    /// One loss on the first clips: everything but the update and the files.
-    pub fn dry(&self) -> Result<f64> {
+    /// One loss on the next clips: everything but the update and the files. With a run's folder, from its checkpoint.
+    pub fn dry(&mut self, resume: Option<(&Path, Option<&Path>)>) -> Result<f64> {
+        if let Some((folder, checkpoint)) = resume {
+            self.restore(&folder.join(CHECKPOINTS), checkpoint).map_err(Refused)?;
+        }
         let mut loader = self.loader()?;
         let samples = loader.next_batch(self.config.clips_per_step())?;
         Ok(self.trainer.evaluate(&samples))
@@ -144,19 +149,18 @@ impl Run {
         } else {
             RunFolder::create(&config.output_dir, name)?
         };
-        crate::files::write_atomic(&folder.config(), |out| {
-            Ok(std::io::Write::write_all(out, yaml::to_text(config).as_bytes())?)
-        })?;
+        write_config(&folder, config)?;
         let mut board = Board::create(&folder.tensorboard(), None)?;
         board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))?;
-        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder };
+        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder, saved: None };
         self.train(outputs, observer)
     }
 
     /// Takes up the run in `folder` at `checkpoint`, or at its newest one.
     pub fn resume(mut self, folder: &Path, checkpoint: Option<&Path>, observer: &mut dyn Observer) -> Result<Finished> {
         let folder = RunFolder::open(folder)?;
-        self.restore(&folder, checkpoint).map_err(Refused)?;
+        self.restore(&folder.checkpoints(), checkpoint).map_err(Refused)?;
+        write_config(&folder, &self.config)?;
         let step = self.trainer.step();
         for abandoned in checkpoint::abandon_after(&folder.checkpoints(), step)? {
             observer.wrote("set aside, as it is later than the step resumed from:", &abandoned);
@@ -165,17 +169,17 @@ impl Run {
             board: Board::create(&folder.tensorboard(), Some(step + 1))?,
             metrics: Metrics::resume(&folder.metrics(), step)?,
             folder,
+            saved: Some(step),
         };
         self.train(outputs, observer)
     }
 
     /// Brings the trainer to where `checkpoint`, or the newest one, left off.
-    fn restore(&mut self, folder: &RunFolder, checkpoint: Option<&Path>) -> Result<()> {
+    fn restore(&mut self, checkpoints: &Path, checkpoint: Option<&Path>) -> Result<()> {
         let path = match checkpoint {
             Some(path) => path.to_owned(),
-            None => checkpoint::newest(&folder.checkpoints())?.with_context(|| {
-                format!("{}: no complete checkpoint to resume from", folder.checkpoints().display())
-            })?,
+            None => checkpoint::newest(checkpoints)?
+                .with_context(|| format!("{}: no complete checkpoint to resume from", checkpoints.display()))?,
         };
         let unusable = || format!("{}: cannot be resumed", path.display());
         let checkpoint = checkpoint::load(&path)?;
@@ -186,61 +190,78 @@ impl Run {
         self.trainer.restore(checkpoint.step, trained, optimizer).with_context(unusable)
     }
 
+    /// The loop. Whatever ends it, the state reached is saved: by the end, by a signal, or by an error.
     fn train(mut self, mut outputs: Outputs, observer: &mut dyn Observer) -> Result<Finished> {
         let interrupt = Interrupt::install().context("signals cannot be handled")?;
         observer.started(&self.summary(Some(outputs.folder.root())));
         let mut loader = self.loader()?;
-        let mut clock = Clock::start();
-        let first = self.trainer.step();
-        while self.trainer.step() < self.total_steps {
-            let samples = clock.wait(|| loader.next_batch(self.config.clips_per_step()))?;
-            if self.trainer.step() == 0 {
-                preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples)?;
+        let ended = self.steps(&mut outputs, &mut loader, &interrupt, observer);
+        let unsaved = outputs.saved != Some(self.trainer.step());
+        if let Err(error) = ended {
+            if unsaved && self.trainer.step() > 0 {
+                // The first error is the one to tell; a full disk would only repeat itself here.
+                let _ = self.save(&mut outputs, observer);
             }
-            let report = self.trainer.update(&samples)?;
-            let pace = clock.pace(
-                (report.step - first) as usize * samples.len(),
-                self.total_steps - report.step,
-                samples.len(),
-            );
-            outputs.log(&report, &pace)?;
-            observer.stepped(&report, &pace);
-            let stop = interrupt.requested();
-            if stop.is_some() || self.checkpoint_due(report.step) {
-                self.save(&outputs, observer)?;
-            }
-            if let Some(signal) = stop {
-                return self.finish(outputs, loader.faults(), Some(signal), observer);
-            }
-            if self.validation_due(report.step) {
-                let samples = outputs.folder.samples();
-                preview::validation(&samples, &mut outputs.board, &self.config, self.recipe.frames, &self.trainer)?;
-                observer.wrote("samples", &samples.join(format!("sample-{}", report.step)));
-            }
+            return Err(error);
         }
-        self.finish(outputs, loader.faults(), None, observer)
-    }
-
-    fn finish(
-        self,
-        mut outputs: Outputs,
-        faults: &Faults,
-        interrupted: Option<Signal>,
-        observer: &mut dyn Observer,
-    ) -> Result<Finished> {
-        if interrupted.is_none() && !self.checkpoint_due(self.trainer.step()) {
-            self.save(&outputs, observer)?;
+        if unsaved {
+            self.save(&mut outputs, observer)?;
         }
-        outputs.board.flush()?;
-        outputs.metrics.sync()?;
         let export = outputs.folder.export();
         let export = export::export(&export, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
         observer.wrote("export", &export);
-        Ok(Finished { folder: outputs.folder.root().to_owned(), export, interrupted, faults: faults.clone() })
+        Ok(Finished {
+            folder: outputs.folder.root().to_owned(),
+            export,
+            interrupted: interrupt.requested(),
+            faults: loader.faults().clone(),
+        })
     }
 
-    fn save(&self, outputs: &Outputs, observer: &mut dyn Observer) -> Result<()> {
-        let detached = |tensors: &std::collections::BTreeMap<String, tch::Tensor>| {
+    /// Updates until all are done or a signal came.
+    fn steps(
+        &mut self,
+        outputs: &mut Outputs,
+        loader: &mut Loader,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let stop = || interrupt.requested().is_some();
+        let mut clock = Clock::start();
+        let first = self.trainer.step();
+        while self.trainer.step() < self.total_steps {
+            let Some(samples) = clock.wait(|| batch(loader, self.config.clips_per_step(), stop))? else { break };
+            if self.trainer.step() == 0 {
+                preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples)?;
+            }
+            let Some(report) = self.trainer.update(&samples, stop)? else { break };
+            let (done, left) = (report.step - first, self.total_steps - report.step);
+            let pace = clock.pace(done as usize * samples.len(), left, samples.len());
+            outputs.log(&report, &pace)?;
+            observer.stepped(&report, &pace);
+            if stop() {
+                break;
+            }
+            if self.checkpoint_due(report.step) {
+                self.save(outputs, observer)?;
+            }
+            if self.validation_due(report.step) {
+                let folder = outputs.folder.samples();
+                let (board, frames) = (&mut outputs.board, self.recipe.frames);
+                if !preview::validation(&folder, board, &self.config, frames, &self.trainer, stop)? {
+                    break;
+                }
+                observer.wrote("samples", &folder.join(format!("sample-{}", report.step)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint; what was logged before it is on disk first.
+    fn save(&self, outputs: &mut Outputs, observer: &mut dyn Observer) -> Result<()> {
+        outputs.board.flush()?;
+        outputs.metrics.sync()?;
+        let detached = |tensors: &BTreeMap<String, Tensor>| {
             tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
         };
         let checkpoint = Checkpoint {
@@ -253,6 +274,7 @@ impl Run {
             state: self.identity(),
         };
         let path = checkpoint::save(&outputs.folder.checkpoints(), &checkpoint, Some(self.config.keep_checkpoints))?;
+        outputs.saved = Some(checkpoint.step);
         observer.wrote("checkpoint", &path);
         Ok(())
     }
@@ -263,10 +285,9 @@ impl Run {
     }
 
     fn checkpoint_due(&self, step: i64) -> bool {
-        let every = |steps: i64| steps > 0 && step % steps == 0;
-        let epochs = self.config.checkpointing_epochs;
-        let epoch_steps = (epochs * self.dataset.len() as i64) / self.config.clips_per_step() as i64;
-        every(self.config.checkpointing_steps) || (epochs > 0 && every(epoch_steps.max(1)))
+        let (steps, epochs) = (self.config.checkpointing_steps, self.config.checkpointing_epochs);
+        let epoch = |step: i64| step * self.config.clips_per_step() as i64 / self.dataset.len() as i64;
+        (steps > 0 && step % steps == 0) || (epochs > 0 && epoch(step) / epochs > epoch(step - 1) / epochs)
     }
 
     fn validation_due(&self, step: i64) -> bool {
@@ -277,14 +298,24 @@ impl Run {
 
     /// What must be the same for a resumed run to equal the undisturbed one.
     fn identity(&self) -> Value {
+        let (config, data) = (&self.config, &self.config.train_data);
         json!({
             "stage": self.recipe.stage,
-            "global_seed": self.config.global_seed,
-            "clips_per_step": self.config.clips_per_step(),
+            "global_seed": config.global_seed,
+            "clips_per_step": config.clips_per_step(),
             "clips": self.dataset.len(),
-            "sample_size": self.config.train_data.sample_size,
+            "sample_size": data.sample_size,
             "sample_n_frames": self.recipe.frames,
-            "sample_stride": self.config.train_data.sample_stride,
+            "sample_stride": data.sample_stride,
+            "horizontal_flip": data.horizontal_flip,
+            "short_clips": data.short_clips,
+            "pretrained_model_path": config.pretrained_model_path,
+            "adapter": config.adapter,
+            "adapter_scale": config.adapter_scale,
+            "noise_scheduler_kwargs": config.noise_scheduler_kwargs,
+            "lora": config.lora,
+            "cfg_random_null_text": config.cfg_random_null_text,
+            "cfg_random_null_text_ratio": config.cfg_random_null_text_ratio,
         })
     }
 
@@ -300,6 +331,34 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// What is trained must be what is exported.
+fn check_exportable(stage: Stage, trainer: &Trainer) -> Result<()> {
+    let foreign = trainer.weights.trained.keys().find(|name| !name.contains("motion_modules."));
+    match foreign {
+        Some(name) if stage == Stage::Motion => bail!(
+            "trainable_modules: `{name}` would be trained and is no part of the motion module that is exported; \
+             name parts of motion modules only, such as `motion_modules.`"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The next clips, one by one, so that a signal need not wait for all of them; none when it came.
+fn batch(loader: &mut Loader, clips: usize, stop: impl Fn() -> bool) -> Result<Option<Vec<Sample>>> {
+    let mut samples = Vec::new();
+    while samples.len() < clips {
+        if stop() {
+            return Ok(None);
+        }
+        samples.append(&mut loader.next_batch(1)?);
+    }
+    Ok(Some(samples))
+}
+
+fn write_config(folder: &RunFolder, config: &Config) -> Result<()> {
+    files::write_atomic(&folder.config(), |out| Ok(out.write_all(yaml::to_text(config).as_bytes())?))
 }
 
 fn check_size(config: &Config, base: &Base) -> Result<()> {
@@ -319,6 +378,8 @@ struct Outputs {
     folder: RunFolder,
     board: Board,
     metrics: Metrics,
+    /// The step of the newest checkpoint.
+    saved: Option<i64>,
 }
 
 impl Outputs {

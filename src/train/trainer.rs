@@ -132,11 +132,11 @@ impl Trainer {
     }
 
     /// One update on `samples`, in as many passes as the batch size makes of them. Nothing is updated when the loss or a
-    /// gradient is not finite: that is the error.
-    pub fn update(&mut self, samples: &[Sample]) -> Result<StepReport> {
+    /// gradient is not finite: that is the error. `stop` is asked between passes; an update that it ends is none at all.
+    pub fn update(&mut self, samples: &[Sample], stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
         let draws = self.draws(samples);
         self.optimizer.zero_grad();
-        let loss = self.accumulate(samples, &draws, Tensor::backward);
+        let Some(loss) = self.accumulate(samples, &draws, Tensor::backward, stop) else { return Ok(None) };
         let grad_norm = self.optimizer.clip_grad_norm(self.config.max_grad_norm);
         if !loss.is_finite() || !grad_norm.is_finite() {
             let ids: Vec<&str> = samples.iter().map(|sample| sample.id.as_str()).collect();
@@ -150,12 +150,12 @@ impl Trainer {
         let lr = self.lr.lr(self.config.base_lr(), self.step);
         self.optimizer.step(lr);
         self.step += 1;
-        Ok(StepReport { step: self.step, loss, grad_norm, lr })
+        Ok(Some(StepReport { step: self.step, loss, grad_norm, lr }))
     }
 
     /// The loss on `samples` with the random numbers of the next update, without updating.
     pub fn evaluate(&self, samples: &[Sample]) -> f64 {
-        no_grad(|| self.accumulate(samples, &self.draws(samples), |_| ()))
+        no_grad(|| self.accumulate(samples, &self.draws(samples), |_| (), || false)).expect("nothing stops it")
     }
 
     /// Takes up where a checkpoint left off.
@@ -184,15 +184,21 @@ impl Trainer {
         Ok(())
     }
 
-    /// Mean loss over all passes; `backward` is given each pass's share of it.
-    fn accumulate(&self, samples: &[Sample], draws: &Draws, backward: impl Fn(&Tensor)) -> f64 {
+    /// Mean loss over all passes; `backward` is given each pass's share of it. None when `stop` ended it early.
+    fn accumulate(
+        &self,
+        samples: &[Sample],
+        draws: &Draws,
+        backward: impl Fn(&Tensor),
+        stop: impl Fn() -> bool,
+    ) -> Option<f64> {
         let batch = self.config.train_batch_size;
         let passes = samples.chunks(batch).enumerate();
         let loss = |(pass, chunk): (usize, &[Sample])| {
             let share = chunk.len() as f64 / samples.len() as f64;
             let loss = self.loss(chunk, &draws.part(pass * batch, chunk.len(), self.device)) * share;
             backward(&loss);
-            loss.double_value(&[])
+            (!stop()).then(|| loss.double_value(&[]))
         };
         passes.map(loss).sum()
     }

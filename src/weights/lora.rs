@@ -75,6 +75,14 @@ impl Lora {
         ranks.all(|rank| rank == first).then_some(first)
     }
 
+    /// The same with every delta multiplied by `factor`.
+    pub fn scaled(mut self, factor: f64) -> Lora {
+        for pair in self.pairs.values_mut() {
+            pair.up = &pair.up * factor;
+        }
+        self
+    }
+
     /// Its factors under `<path>.lora_A.weight` and `<path>.lora_B.weight`, to start training from.
     pub fn into_tensors(self) -> NamedTensors {
         let factors =

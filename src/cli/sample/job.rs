@@ -41,6 +41,15 @@ pub struct Job {
     /// Goes with `controlnet_path`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub controlnet_config: String,
+    /// Goes with `controlnet_path`.
+    #[serde(skip_serializing_if = "no_values")]
+    pub controlnet_images: Many<String>,
+    /// Goes with `controlnet_path`; spelled as in the official files.
+    #[serde(skip_serializing_if = "no_values")]
+    pub controlnet_image_indexs: Many<i64>,
+    /// Goes with `controlnet_path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalize_condition_images: Option<bool>,
     /// Seeds, one for all prompts or one for each.
     pub seed: Many<Seed>,
     /// Denoising steps.
@@ -199,6 +208,13 @@ impl Job {
         if let Some((key, value, reason)) = not_yet.into_iter().find(|(_, value, _)| !value.is_empty()) {
             return Err(usage(format!("`{key}: {value}`: {reason}; remove the key")));
         }
+        let controlled = !no_values(&self.controlnet_images) || !no_values(&self.controlnet_image_indexs);
+        if controlled || self.normalize_condition_images.is_some() {
+            return Err(usage("`controlnet_images`: ControlNets are not run yet; remove the keys that begin with it"));
+        }
+        if self.lora_alpha.is_some() {
+            return Err(usage("`lora_alpha` goes with `lora_model_path`, which is not given; remove the key"));
+        }
         if self.prompt.0.is_empty() {
             return Err(usage("no prompt is given; add --prompt, or `prompt` to the job"));
         }
@@ -255,6 +271,10 @@ impl Job {
         };
         Ok(self.prompt.0.iter().enumerate().map(shot).collect())
     }
+}
+
+fn no_values<T>(values: &Many<T>) -> bool {
+    values.0.is_empty()
 }
 
 fn one() -> f64 {

@@ -71,9 +71,12 @@ impl Target {
         Ok(())
     }
 
-    /// Whether clip number `index` can hold `frames` frames, before they are made.
-    pub fn check_frames(&self, index: usize, frames: i64) -> Result<()> {
+    /// Whether clip number `index` can hold `frames` frames, `fps` a second, before they are made.
+    pub fn check_clip(&self, index: usize, frames: i64, fps: f64) -> Result<()> {
         let path = &self.clips[index];
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gif")) && fps > 50.0 {
+            return Err(usage(format!("{}: a GIF shows at most 50 frames per second, not {fps}", path.display())));
+        }
         if is_picture(path) && frames > 1 {
             return Err(usage(format!(
                 "{}: a PNG holds one frame and this clip has {frames}; use .gif, .mp4, .webp or a folder",
@@ -88,7 +91,7 @@ impl Target {
         let path = &self.clips[index];
         check_absent(path, overwrite)?;
         if is_picture(path) {
-            self.check_frames(index, clip.frames.len() as i64)?;
+            self.check_clip(index, clip.frames.len() as i64, clip.fps)?;
             clip.frames[0].save_png(path)?;
         } else {
             clip.save(path)?;

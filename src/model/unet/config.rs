@@ -137,7 +137,9 @@ impl Config {
         {
             return wrong("up_block_types", other.clone(), "CrossAttnUpBlock2D or UpBlock2D");
         }
-        if self.block_out_channels.iter().any(|channels| channels % self.norm_num_groups != 0) {
+        if self.norm_num_groups < 1
+            || self.block_out_channels.iter().any(|&width| width < 1 || width % self.norm_num_groups != 0)
+        {
             return wrong(
                 "norm_num_groups",
                 self.norm_num_groups.to_string(),
@@ -148,6 +150,20 @@ impl Config {
             && heads.len() != levels
         {
             return wrong("attention_head_dim", format!("{heads:?}"), "one number, or one per level");
+        }
+        let indivisible = |(level, width): (usize, &i64)| {
+            let heads = self.attention_head_dim.at(level);
+            heads < 1 || width % heads != 0
+        };
+        if self.block_out_channels.iter().enumerate().any(indivisible) {
+            let expected = format!("heads that divide {:?}", self.block_out_channels);
+            return wrong("attention_head_dim", format!("{:?}", self.attention_head_dim), &expected);
+        }
+        if self.freq_shift != 0 && self.freq_shift != 1 {
+            return wrong("freq_shift", self.freq_shift.to_string(), "0 or 1");
+        }
+        if self.layers_per_block < 1 {
+            return wrong("layers_per_block", self.layers_per_block.to_string(), "at least 1");
         }
         Ok(())
     }
