@@ -157,6 +157,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         print!("{}", yaml::to_text(&config));
         return Ok(ExitCode::SUCCESS);
     }
+    for key in config.unused(stage) {
+        say(&format!("note: `{key}` is for other stages; `train {stage}` does not use it"));
+    }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
     if !args.dry_run {
         let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());

@@ -330,8 +330,11 @@ impl Config {
                 _ => wrong("noise_scheduler_kwargs", format!("`{key}`: {message}")),
             };
         }
-        if self.lora.rank < 1 || self.lora.rank > 4096 {
-            return wrong("lora.rank", "between 1 and 4096 is expected".into());
+        if self.lora.rank < 1 {
+            return wrong("lora.rank", "at least 1 is expected".into());
+        }
+        if self.lora.rank > 4096 {
+            return wrong("lora.rank", "at most 4096 is expected: a rank above the layers' width gains nothing".into());
         }
         if self.lora.alpha.is_some_and(|alpha| !alpha.is_finite() || alpha <= 0.0) {
             return wrong("lora.alpha", "a number above 0 is expected, or null for the rank".into());
@@ -366,6 +369,19 @@ impl Config {
         self.check_stage(stage)
     }
 
+    /// Keys that say something and that `stage` has no use for: one file may serve several stages.
+    pub fn unused(&self, stage: Stage) -> Vec<&'static str> {
+        let (own, data, plain) = (Config::for_stage(stage), &self.train_data, data::Config::default());
+        let low_rank = matches!(stage, Stage::Adapter | Stage::MotionLora);
+        let pictures = matches!(stage, Stage::Adapter | Stage::Image);
+        let keys = [
+            ("lora", !low_rank && self.lora != own.lora),
+            ("train_data.sample_stride", pictures && data.sample_stride != plain.sample_stride),
+            ("train_data.sample_n_frames", pictures && data.sample_n_frames != plain.sample_n_frames),
+        ];
+        keys.into_iter().filter_map(|(key, unused)| unused.then_some(key)).collect()
+    }
+
     fn check_stage(&self, stage: Stage) -> Result<(), (&'static str, String)> {
         let wrong = |key: &'static str, message: &str| Err((key, message.to_owned()));
         let low_rank = matches!(stage, Stage::Adapter | Stage::MotionLora);
@@ -387,19 +403,8 @@ impl Config {
         if self.adapter.is_some() && stage == Stage::Adapter {
             return wrong("adapter", "this stage trains an adapter; to go on from one, use init_lora");
         }
-        if !low_rank && self.lora != Config::for_stage(stage).lora {
-            return wrong("lora", "this stage trains no low-rank pairs; remove the section");
-        }
         if self.adapter.is_some() && stage == Stage::Image {
             return wrong("adapter", "the base that is trained would keep it for good; remove the key");
-        }
-        let pictures = matches!(stage, Stage::Adapter | Stage::Image);
-        let (data, unset) = (&self.train_data, data::Config::default());
-        if pictures && data.sample_stride != unset.sample_stride {
-            return wrong("train_data.sample_stride", "this stage trains on single frames; remove the key");
-        }
-        if pictures && data.sample_n_frames != unset.sample_n_frames && data.sample_n_frames != 1 {
-            return wrong("train_data.sample_n_frames", "this stage trains on single frames; remove the key");
         }
         if self.train_text_encoder && stage != Stage::Image {
             return wrong("train_text_encoder", "only `train image` can train the text encoder; remove the key");
