@@ -28,7 +28,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
-  animatediff sample --base base/ --prompt 'a red circle' -o still.png
+  animatediff sample --base base/ --prompt 'a circle' --steps 5 -o still.png
   animatediff data shapes shapes/
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\

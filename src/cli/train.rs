@@ -50,11 +50,7 @@ enum StageCommand {
 
 const EXAMPLES: &str = "\
 Examples:
-  animatediff init --preset tiny base/
-  animatediff data shapes shapes/
-  animatediff train motion --base base/ --videos shapes/videos \\
-      --caption 'a shape' --set train_data.sample_size=64 \\
-      --set train_data.sample_stride=1 --max-steps 2
+  animatediff train motion -c configs/training/motion.yaml --print-config
 The four stages have examples of their own: animatediff train motion --help";
 const ADAPTER_EXAMPLES: &str = "\
 Examples:

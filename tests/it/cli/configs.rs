@@ -137,7 +137,7 @@ fn mistakes_name_key_line_and_remedy() {
     let text = fs::read_to_string(&shared()["TINY"]).unwrap();
     let slips = [
         ("output_dir", "output_dirr"),
-        ("sample_size: 64", "sample_size: [64]"),
+        ("sample_size: 32", "sample_size: [32]"),
         ("sample_stride", "sample_strid"),
         ("lora: {rank: 4}", "gradient_checkpointing: true"),
         ("max_train_steps: 2", "max_train_steps: two"),

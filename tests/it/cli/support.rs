@@ -232,7 +232,7 @@ pretrained_model_path: {base}
 train_data:
   csv_path: {shapes}/clips.csv
   video_folder: {shapes}/videos
-  sample_size: 64
+  sample_size: 32
   sample_stride: 2
   sample_n_frames: 4
   prefetch: 4
