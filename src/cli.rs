@@ -131,7 +131,7 @@ fn is_input(error: &anyhow::Error) -> bool {
             || cause.is::<AssembleError>()
             || cause.is::<WeightsError>()
             || cause.is::<TokenizerError>()
-            || cause.is::<DataError>()
+            || cause.downcast_ref::<DataError>().is_some_and(|error| !matches!(error, DataError::Threads(_)))
             || cause.is::<Refused>()
             || cause.downcast_ref::<VideoError>().is_some_and(|error| !matches!(error, VideoError::Write { .. }))
     })

@@ -114,6 +114,12 @@ pub fn total_norm(grads: &[&Tensor]) -> f64 {
     norm
 }
 
+/// The version of libtorch that this program was built against.
+pub fn torch_version() -> String {
+    // SAFETY: a string literal of the shim.
+    unsafe { CStr::from_ptr(ffi::ad_torch_version()) }.to_string_lossy().into_owned()
+}
+
 /// Multiplies each of `grads` by `factor`, in place.
 pub fn scale(grads: &[&Tensor], factor: f64) {
     let pointers = pointers(grads);

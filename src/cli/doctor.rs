@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     files,
-    native::{Cuda, libtorch_folder, load_cuda},
+    native::{Cuda, libtorch_folder, load_cuda, torch_version},
     video::ffmpeg_report,
 };
 
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut add = |key: &str, value: Value| findings.insert(key.into(), value);
     add("version", json!(env!("CARGO_PKG_VERSION")));
     match libtorch_folder() {
-        Some(folder) => add("libtorch", json!(folder.display().to_string())),
+        Some(folder) => add("libtorch", json!(format!("built for {}, found in {}", torch_version(), folder.display()))),
         None => {
             problems.push("libtorch was not found in this process".to_owned());
             None
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     add(
         "cuda",
         match load_cuda() {
-            Cuda::Ready { devices } => json!(format!("{devices} devices")),
+            Cuda::Ready { devices } => json!(format!("{devices} devices: {}", gpus().join(", "))),
             Cuda::Unavailable(reason) => json!(format!("not used: {reason}")),
         },
     );
@@ -106,6 +106,13 @@ fn processor() -> String {
 fn driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     text.lines().next().map(str::to_owned)
+}
+
+/// The models of the GPUs, as the driver names them.
+fn gpus() -> Vec<String> {
+    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let model = |text: String| Some(text.lines().find(|line| line.starts_with("Model:"))?[6..].trim().to_owned());
+    folders.filter_map(|folder| model(std::fs::read_to_string(folder.path().join("information")).ok()?)).collect()
 }
 
 /// Where `scripts/setup.sh` keeps libtorch.

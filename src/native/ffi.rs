@@ -5,6 +5,7 @@ use std::ffi::c_char;
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
+    pub fn ad_torch_version() -> *const c_char;
     pub fn ad_free(message: *const c_char);
     pub fn ad_autocast_enter(cuda: bool, kind: i32, was_enabled: *mut bool, was_kind: *mut i32) -> *const c_char;
     pub fn ad_autocast_leave(cuda: bool, was_enabled: bool, was_kind: i32) -> *const c_char;

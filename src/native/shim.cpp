@@ -2,6 +2,7 @@
 // the caller frees with `ad_free`. Tensors are `at::Tensor*`, borrowed.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
+#include <torch/version.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +34,9 @@ c10::DeviceType device_type(bool cuda) { return cuda ? c10::DeviceType::CUDA : c
 }  // namespace
 
 extern "C" {
+
+// The version of the headers; libtorch's libraries carry none that can be asked for.
+const char* ad_torch_version() { return TORCH_VERSION; }
 
 void ad_free(const char* message) { std::free(const_cast<char*>(message)); }
 

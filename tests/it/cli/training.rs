@@ -455,7 +455,7 @@ fn resuming_as_something_else_is_refused() {
     );
     refused(&format!("adapter --resume {folder} --set global_seed=1"), &["`global_seed` was 42 and is now 1"]);
     refused(&format!("adapter --resume {folder} --set train_data.sample_size=64"), &["`sample_size` was 32"]);
-    refused(&format!("adapter --resume {folder} --set lora.rank=2"), &["step-00000002", "another model or rank"]);
+    refused(&format!("adapter --resume {folder} --set lora.rank=2"), &["step-00000002", "`lora` was"]);
     refused(&format!("image --resume {folder}"), &["`stage` was \"adapter\" and is now \"image\""]);
     refused("adapter --resume nowhere", &["--resume nowhere: ", "a run's folder (with config.yaml)"]);
     refused(&format!("adapter --resume {folder}/checkpoints/step-00000009"), &["step-00000009"]);
