@@ -48,11 +48,6 @@ impl Clip {
         };
         Clip { frames: (0..length).map(|moment| tile(&at(moment), columns)).collect(), fps }
     }
-
-    /// All frames on one picture, `columns` to a row, reading order. Same layout as [`Clip::grid`].
-    pub fn sheet(&self, columns: usize) -> Frame {
-        tile(&self.frames.iter().map(Some).collect::<Vec<_>>(), columns)
-    }
 }
 
 fn tile(cells: &[Option<&Frame>], columns: usize) -> Frame {

@@ -161,11 +161,6 @@ impl Params {
         self.build.device
     }
 
-    /// The kind of frozen parameters.
-    pub fn frozen_kind(&self) -> Kind {
-        self.build.frozen_kind
-    }
-
     /// The parameter `name` at this place.
     pub fn tensor(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         let name = self.name(name);
