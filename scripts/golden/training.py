@@ -54,7 +54,7 @@ def motion():
         if "motion_modules." in key:
             parameters[models.to_official_key(key)] = parameter.requires_grad_(True)
     data = inputs("train motion", (2, 4, 4, 8, 8), 2)
-    write("train_motion", lambda *args: models.run_video_unet(model, *args), parameters, data, "linear")
+    write("train_motion", lambda *args: models.run_video_unet(model, *args), parameters, data, "linear", lr=1e-4)
 
 
 def adapter():
