@@ -241,6 +241,9 @@ fn sizes_counts_and_numbers() {
     }
     let line = "animatediff sample --base $GOLD --prompt x -o x.gif --steps=1001";
     desk.refused(line, &["--steps 1001: between 1 and 1000 is expected"]);
+    // Once an index out of bounds: the first timestep of the official spacing lies one beyond the last.
+    let line = "animatediff sample --base $GOLD --prompt x -o x.gif --steps=1000";
+    desk.refused(line, &["--steps 1000: ", "`steps_offset: 1`", "timestep 1000", "take fewer steps"]);
     desk.write("job.yaml", "- {prompt: x, pretrained_model_path: base, dreambooth_path: a.safetensors}");
     desk.refused("animatediff sample -c job.yaml", &["`dreambooth_path: a.safetensors`", "remove the key"]);
     desk.write("job.yaml", "- {prompt: x, guidence_scale: 3}");
@@ -371,4 +374,21 @@ fn a_full_disk_during_init_leaves_nothing() {
     desk.fails(&limited(100, "animatediff init base"), 1, &["cannot"]);
     assert!(desk.files().is_empty() && !desk.path("base").exists(), "{:?}", desk.files());
     assert!(Path::new(&shared()["BASE"]).exists());
+}
+
+/// `init --overwrite` once removed whatever folder it was given.
+#[test]
+fn a_folder_that_is_no_random_base_is_never_replaced() {
+    let desk = Desk::new();
+    desk.write("thesis.txt", "years of work");
+    desk.refused("animatediff init --overwrite .", &["is not replaced", "thesis.txt"]);
+    assert!(desk.path("thesis.txt").exists());
+}
+
+/// Such tensors were once trained, and then missing from the export.
+#[test]
+fn only_what_is_exported_can_be_trained() {
+    let desk = Desk::new();
+    let line = "animatediff train motion -c $TINY --set 'trainable_modules=[motion_modules., conv_in]' --max-steps 1";
+    desk.refused(line, &["trainable_modules: `unet.conv_in.bias`", "motion modules only"]);
 }
