@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use rayon::prelude::*;
 
 use super::as_usage;
 use crate::clip::{self, Clip};
 use crate::data::augment::{self, Extent, Motion};
-use crate::data::{Size, decode, shapes};
+use crate::data::shapes::{self, Scene, Split, Style};
+use crate::data::{Size, decode};
 use crate::frame::Frame;
 
 /// Arguments of `animatediff data`.
@@ -40,10 +42,13 @@ Examples:
 const SHAPES_EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data shapes shapes/ --clips 4 --size 128 --seed 1 --overwrite
+  animatediff data shapes held_out/ --split held-out --clips 4 --veil 0
+  animatediff data shapes stills/ --domain stills --style night --clips 40
 
-Train on them with
-  train_data: {csv_path: shapes/clips.csv, video_folder: shapes/videos}";
+Train on clips with
+  train_data: {csv_path: shapes/clips.csv, video_folder: shapes/videos}
+and on stills with
+  train_data: {csv_path: stills/clips.csv}";
 
 const AUGMENT_EXAMPLES: &str = "\
 Examples:
@@ -57,13 +62,34 @@ Train on them with
 /// Arguments of `animatediff data shapes`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Shapes {
-    /// Folder to make: `videos/` with the clips, and `clips.csv` with their captions, in WebVid's columns
+    /// Folder to make: `videos/` or `stills/`, and `clips.csv` with the captions
     out: PathBuf,
     #[command(flatten)]
     form: Form,
-    /// Number of clips
+    /// Number of clips, or of stills
     #[arg(long, default_value_t = 12)]
     clips: usize,
+    /// Clips as a stock corpus has them, or the clean pictures that an image model knows
+    #[arg(long, value_enum, default_value_t = Domain::Video)]
+    domain: Domain,
+    /// How they are painted
+    #[arg(long, value_enum, default_value_t = Style::Flat)]
+    style: Style,
+    /// Which combinations of shape, colour and motion (video only)
+    #[arg(long, value_enum, default_value_t = Split::Seen)]
+    split: Split,
+    /// How strong the watermark over videos is, 0 to 1; at 0 they are neither softened nor compressed either
+    #[arg(long, default_value_t = shapes::STRENGTH)]
+    veil: f64,
+}
+
+/// What the world is seen as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Domain {
+    /// Clips with captions that say how things move
+    Video,
+    /// Pictures with captions that say where things are
+    Stills,
 }
 
 /// Arguments of `animatediff data augment`.
@@ -200,24 +226,76 @@ fn is_clip_or_caption(path: &Path) -> bool {
 
 impl Shapes {
     fn run(&self) -> Result<()> {
-        let videos = self.out.join("videos");
-        let format = self.form.check(&videos, self.clips).map_err(as_usage)?;
-        let (is_videos, is_table) = (videos.clone(), self.out.join("clips.csv"));
-        make_room(&self.out, self.form.overwrite, |path| path == is_videos || path == is_table).map_err(as_usage)?;
-        fs::create_dir_all(&videos).with_context(|| format!("cannot create {}", videos.display()))?;
+        let (folder, format) = self.check().map_err(as_usage)?;
+        let (is_folder, is_table) = (folder.clone(), self.out.join("clips.csv"));
+        make_room(&self.out, self.form.overwrite, |path| path == is_folder || path == is_table).map_err(as_usage)?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let rows = (0..self.clips).into_par_iter().map(|index| self.make(&folder, index, format));
+        let rows = rows.collect::<Result<Vec<_>>>()?;
         let mut table = csv::Writer::from_writer(Vec::new());
-        table.write_record(["videoid", "contentUrl", "duration", "page_dir", "name"])?;
-        for index in 0..self.clips {
-            let scene = shapes::Scene::draw(self.form.seed, index as u64);
-            let file = name(index, format);
-            scene.render(self.form.size, self.form.frames, self.form.fps).save(&videos.join(&file))?;
-            let seconds = format!("{:.3}", self.form.frames as f64 / self.form.fps);
-            table.write_record([&format!("{index:05}"), &file, &seconds, "videos", &scene.caption()])?;
-        }
+        table.write_record(self.domain.columns())?;
+        rows.iter().try_for_each(|row| table.write_record(row))?;
         let path = self.out.join("clips.csv");
         fs::write(&path, table.into_inner()?).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}: {} clips in {}", path.display(), self.clips, videos.display());
+        println!("{}: {} {} in {}", path.display(), self.clips, self.domain.what(), folder.display());
         Ok(())
+    }
+
+    /// Where they go and how they are kept, checked before any work.
+    fn check(&self) -> Result<(PathBuf, Format)> {
+        ensure!((0.0..=1.0).contains(&self.veil), "--veil {}: give a strength from 0 to 1", self.veil);
+        match self.domain {
+            Domain::Video => {
+                let folder = self.out.join("videos");
+                let format = self.form.check(&folder, self.clips)?;
+                Ok((folder, format))
+            }
+            Domain::Stills => {
+                ensure!(self.clips > 0, "--clips 0 makes nothing; give at least 1");
+                ensure!(self.split == Split::Seen, "--split is of motions, and stills have none; remove it");
+                ensure!(self.form.format.is_none(), "--format is of clips, and stills are PNG; remove it");
+                Ok((self.out.join("stills"), Format::Frames))
+            }
+        }
+    }
+
+    /// Renders and writes clip number `index`; its row of the table.
+    fn make(&self, folder: &Path, index: usize, format: Format) -> Result<Vec<String>> {
+        let Form { size, frames, fps, seed, .. } = self.form;
+        match self.domain {
+            Domain::Video => {
+                let scene = Scene::draw(seed, index as u64, self.split);
+                let clean = scene.render(self.style, size, frames, fps);
+                let clip = if self.veil > 0.0 { shapes::veil(&clean, self.veil) } else { clean };
+                let file = name(index, format);
+                clip.save(&folder.join(&file))?;
+                let seconds = format!("{:.3}", frames as f64 / fps);
+                Ok(vec![format!("{index:05}"), file, seconds, "videos".into(), scene.caption()])
+            }
+            Domain::Stills => {
+                let scene = Scene::still(seed, index as u64);
+                let file = format!("{index:05}.png");
+                scene.frame(self.style, size, 0.0).save_png(&folder.join(&file))?;
+                Ok(vec![format!("stills/{file}"), scene.still_caption()])
+            }
+        }
+    }
+}
+
+impl Domain {
+    /// WebVid's columns for videos, paths for pictures.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Domain::Video => &["videoid", "contentUrl", "duration", "page_dir", "name"],
+            Domain::Stills => &["video", "caption"],
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Domain::Video => "clips",
+            Domain::Stills => "stills",
+        }
     }
 }
 

@@ -582,9 +582,9 @@ fn centre_of(frame: &Frame, colour: [u8; 3]) -> (f64, f64, usize) {
 fn shapes_move_as_their_captions_say() {
     let mut seen = HashSet::new();
     for index in 0..60 {
-        let scene = shapes::Scene::draw(1, index);
-        let clip = scene.render(Size::square(48), 5, 8.0);
-        assert_eq!(scene.render(Size::square(48), 5, 8.0), clip);
+        let scene = shapes::Scene::draw(1, index, shapes::Split::All);
+        let clip = scene.render(shapes::Style::Flat, Size::square(48), 5, 8.0);
+        assert_eq!(scene.render(shapes::Style::Flat, Size::square(48), 5, 8.0), clip);
         let colour = shapes::COLOURS[scene.colour].1;
         let (x0, y0, area0) = centre_of(&clip.frames[0], colour);
         let (x1, y1, area1) = centre_of(&clip.frames[4], colour);
@@ -593,7 +593,7 @@ fn shapes_move_as_their_captions_say() {
             (dx, _) if dx > 15.0 => "moving right",
             (_, dy) if dy < -15.0 => "moving up",
             (_, dy) if dy > 15.0 => "moving down",
-            _ if area1 > 3 * area0 => "growing",
+            _ if area1 > 2 * area0 => "growing",
             _ => "standing still",
         };
         let caption = scene.caption();
@@ -606,7 +606,7 @@ fn shapes_move_as_their_captions_say() {
         seen.insert(motion);
     }
     assert_eq!(seen.len(), 6, "every motion comes up in 60 clips");
-    assert_ne!(shapes::Scene::draw(1, 0), shapes::Scene::draw(2, 0));
+    assert_ne!(shapes::Scene::draw(1, 0, shapes::Split::All), shapes::Scene::draw(2, 0, shapes::Split::All));
 }
 
 #[test]
@@ -679,7 +679,7 @@ fn shapes_make_a_set_that_loads() {
         };
         let dataset = Arc::new(Dataset::open(&config).unwrap());
         assert_eq!(dataset.len(), 3);
-        assert_eq!(dataset.caption(1), shapes::Scene::draw(0, 1).caption());
+        assert_eq!(dataset.caption(1), shapes::Scene::draw(0, 1, shapes::Split::Seen).caption());
         let sample = &stream(&dataset, 0, 1, 1)[0];
         assert_eq!(sample.pixels.len(), 3 * 3 * 32 * 32);
     }

@@ -1,0 +1,267 @@
+//! What a clip shows, and how it is said.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use super::super::choice::{below, between};
+
+type Rgb = [u8; 3];
+
+/// Colours of shapes, by name: saturated, and far enough apart to be told from each other after the VAE.
+pub const COLOURS: [(&str, Rgb); 6] = [
+    ("red", [220, 40, 40]),
+    ("green", [40, 170, 70]),
+    ("blue", [45, 85, 215]),
+    ("yellow", [240, 205, 50]),
+    ("purple", [150, 50, 190]),
+    ("cyan", [60, 205, 215]),
+];
+
+/// Tones of backgrounds, by name: without colour, so that shapes stand out by theirs.
+pub const TONES: [(&str, Rgb); 3] = [("white", [222, 222, 222]), ("grey", [128, 128, 128]), ("black", [36, 36, 36])];
+
+/// What moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A disc.
+    Circle,
+    /// An upright square.
+    Square,
+    /// An equal-sided triangle, one corner up.
+    Triangle,
+}
+
+/// How it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// Towards the left edge.
+    Left,
+    /// Towards the right edge.
+    Right,
+    /// Towards the upper edge.
+    Up,
+    /// Towards the lower edge.
+    Down,
+    /// To 1.8 times its size, in place.
+    Growing,
+    /// Not at all.
+    Still,
+}
+
+/// What it moves over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Texture {
+    /// One tone.
+    Plain,
+    /// Slanting stripes of two shades.
+    Striped,
+    /// A chequerboard of two shades.
+    Checkered,
+}
+
+/// Which combinations of shape, colour and motion are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Split {
+    /// Those that are trained on: five of six.
+    #[default]
+    Seen,
+    /// Those that are kept from training: one of six, the same number for every shape, colour and motion.
+    HeldOut,
+    /// All of them.
+    All,
+}
+
+/// Where the shape is, and how large.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pose {
+    /// Centre, 0 to 1 of the width.
+    pub x: f64,
+    /// Centre, 0 to 1 of the height.
+    pub y: f64,
+    /// Half its size, as a share of the shorter side.
+    pub radius: f64,
+}
+
+/// All that a clip shows. [`Scene::draw`] makes one up; the fields may be set to anything else before rendering.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    /// What moves.
+    pub shape: Shape,
+    /// Index of its colour in [`COLOURS`].
+    pub colour: usize,
+    /// Whether it is called big, or small.
+    pub big: bool,
+    /// How it moves.
+    pub motion: Motion,
+    /// What it moves over.
+    pub texture: Texture,
+    /// Index of the background's tone in [`TONES`].
+    pub tone: usize,
+    /// Where it is at the first frame and at the last.
+    pub way: (Pose, Pose),
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Circle => "circle",
+            Shape::Square => "square",
+            Shape::Triangle => "triangle",
+        }
+    }
+}
+
+impl Motion {
+    /// All of them.
+    pub const ALL: [Motion; 6] =
+        [Motion::Left, Motion::Right, Motion::Up, Motion::Down, Motion::Growing, Motion::Still];
+
+    /// The words for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Motion::Left => "moving left",
+            Motion::Right => "moving right",
+            Motion::Up => "moving up",
+            Motion::Down => "moving down",
+            Motion::Growing => "growing",
+            Motion::Still => "standing still",
+        }
+    }
+}
+
+impl Texture {
+    /// All of them.
+    pub const ALL: [Texture; 3] = [Texture::Plain, Texture::Striped, Texture::Checkered];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Texture::Plain => "plain",
+            Texture::Striped => "striped",
+            Texture::Checkered => "checkered",
+        }
+    }
+}
+
+impl Scene {
+    /// The scene number `index` of `seed`, of the combinations that `split` allows.
+    pub fn draw(seed: u64, index: u64, split: Split) -> Scene {
+        let random = &mut random(seed, index);
+        loop {
+            let motion = pick(random, Motion::ALL);
+            let scene = Scene::with(random, motion);
+            let wanted = match split {
+                Split::Seen => !scene.held_out(),
+                Split::HeldOut => scene.held_out(),
+                Split::All => true,
+            };
+            if wanted {
+                return scene;
+            }
+        }
+    }
+
+    /// The picture number `index` of `seed`: a scene in which nothing moves, the shape standing anywhere.
+    pub fn still(seed: u64, index: u64) -> Scene {
+        Scene::with(&mut random(seed, index), Motion::Still)
+    }
+
+    fn with(random: &mut ChaCha8Rng, motion: Motion) -> Scene {
+        let big = below(random, 2) == 1;
+        let radius = if big { between(random, 0.17, 0.21) } else { between(random, 0.1, 0.13) };
+        Scene {
+            shape: pick(random, Shape::ALL),
+            colour: below(random, COLOURS.len() as u64) as usize,
+            big,
+            motion,
+            texture: pick(random, Texture::ALL),
+            tone: below(random, TONES.len() as u64) as usize,
+            way: way(random, motion, radius),
+        }
+    }
+
+    /// Whether its shape, colour and motion come together in no clip of [`Split::Seen`].
+    pub fn held_out(&self) -> bool {
+        (self.shape as usize + self.colour + self.motion as usize).is_multiple_of(6)
+    }
+
+    /// What a video's caption says, such as "a small red circle moving left on a striped grey background".
+    pub fn caption(&self) -> String {
+        format!("{} {} {}", self.subject(), self.motion.name(), self.background())
+    }
+
+    /// What a picture's caption says, such as "a small red circle on the left, on a striped grey background": where the
+    /// shape is at the first frame, and nothing of motion.
+    pub fn still_caption(&self) -> String {
+        format!("{} {}, {}", self.subject(), self.place(), self.background())
+    }
+
+    fn subject(&self) -> String {
+        let size = if self.big { "big" } else { "small" };
+        format!("a {size} {} {}", COLOURS[self.colour].0, self.shape.name())
+    }
+
+    fn background(&self) -> String {
+        format!("on a {} {} background", self.texture.name(), TONES[self.tone].0)
+    }
+
+    fn place(&self) -> &'static str {
+        let (dx, dy) = (self.way.0.x - 0.5, self.way.0.y - 0.5);
+        match () {
+            () if dx.abs().max(dy.abs()) < 0.1 => "in the middle",
+            () if dx.abs() > dy.abs() && dx < 0.0 => "on the left",
+            () if dx.abs() > dy.abs() => "on the right",
+            () if dy < 0.0 => "high up",
+            () => "low down",
+        }
+    }
+
+    /// The shape's place and size at `time`, from 0 (first frame) to 1 (last frame).
+    pub fn pose(&self, time: f64) -> Pose {
+        let (from, to) = self.way;
+        let between = |from: f64, to: f64| from + (to - from) * time;
+        Pose { x: between(from.x, to.x), y: between(from.y, to.y), radius: between(from.radius, to.radius) }
+    }
+}
+
+/// From where to where: always inside the picture, and 0.38 to 0.5 of it far for what moves along.
+fn way(random: &mut ChaCha8Rng, motion: Motion, radius: f64) -> (Pose, Pose) {
+    let largest = if motion == Motion::Growing { radius * 1.8 } else { radius };
+    let place = |random: &mut ChaCha8Rng| between(random, largest, 1.0 - largest);
+    let (x, y) = (place(random), place(random));
+    let distance = between(random, 0.38, 0.5);
+    let start = between(random, radius, 1.0 - radius - distance);
+    let (low, high) = (start, start + distance);
+    let pose = |x, y, radius| Pose { x, y, radius };
+    let along = |from: f64, to: f64, horizontal: bool| {
+        if horizontal {
+            (pose(from, y, radius), pose(to, y, radius))
+        } else {
+            (pose(x, from, radius), pose(x, to, radius))
+        }
+    };
+    match motion {
+        Motion::Left => along(high, low, true),
+        Motion::Right => along(low, high, true),
+        Motion::Up => along(high, low, false),
+        Motion::Down => along(low, high, false),
+        Motion::Growing => (pose(x, y, radius), pose(x, y, largest)),
+        Motion::Still => (pose(x, y, radius), pose(x, y, radius)),
+    }
+}
+
+fn random(seed: u64, index: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&index.to_le_bytes());
+    key[16..22].copy_from_slice(b"shapes");
+    ChaCha8Rng::from_seed(key)
+}
+
+fn pick<T: Copy, const N: usize>(random: &mut ChaCha8Rng, from: [T; N]) -> T {
+    from[below(random, N as u64) as usize]
+}
