@@ -172,7 +172,7 @@ impl Scene {
 
     fn with(random: &mut ChaCha8Rng, motion: Motion) -> Scene {
         let big = below(random, 2) == 1;
-        let radius = if big { between(random, 0.17, 0.21) } else { between(random, 0.1, 0.13) };
+        let radius = if big { between(random, 0.19, 0.22) } else { between(random, 0.13, 0.15) };
         Scene {
             shape: pick(random, Shape::ALL),
             colour: below(random, COLOURS.len() as u64) as usize,
