@@ -35,6 +35,7 @@ pub enum TokenizerError {
 }
 
 /// Byte-level BPE with CLIP's normalisation: NFC, white space to single spaces, lower case.
+#[derive(Debug)]
 pub struct Tokenizer {
     engine: Engine,
     length: usize,

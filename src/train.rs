@@ -1,18 +1,22 @@
-//! Training: three stages and whole-UNet fine-tuning, one loop. A recipe is data; the loop never asks which stage it runs.
+//! Training: three stages, whole-UNet fine-tuning and the VAE, one loop. A recipe is data; the loop never asks which stage it runs.
 //!
-//! [`config`] is what users write, [`recipe`] what it means for the networks, [`trainer`] the step, [`run`] the loop with
-//! its files. What a run looks like on a terminal is the caller's: it is told through [`run::Observer`].
+//! [`config`] is what users write, [`recipe`] what it means for the networks, [`trainer`] the step, with [`denoiser`]
+//! or [`autoencoder`] for its loss, [`run`] the loop with its files. What a run looks like on a terminal is the caller's: it is told through [`run::Observer`].
 
+pub mod autoencoder;
 pub mod board;
 pub mod checkpoint;
 pub mod config;
+pub mod denoiser;
 pub mod draws;
 pub mod export;
 pub mod folder;
 pub mod interrupt;
+pub mod latents;
 pub mod lr;
 pub mod metrics;
 pub mod optim;
+pub mod pixels;
 pub mod preview;
 pub mod recipe;
 pub mod run;

@@ -101,14 +101,19 @@ impl Base {
         build("the text encoder", tensors, home, plan, device, kind, |params| TextEncoder::new(params, &self.text))
     }
 
-    /// The VAE, frozen, float32.
+    /// The VAE, frozen.
     pub fn vae(&self, device: Device, kind: Kind) -> Result<Vae, AssembleError> {
+        Ok(self.trained_vae(Plan::frozen(), device, kind)?.0)
+    }
+
+    /// The VAE, trained as `plan` says, and its tensors.
+    pub fn trained_vae(&self, plan: Plan, device: Device, kind: Kind) -> Result<(Vae, Store), AssembleError> {
         let dir = self.dir.join("vae");
         let tensors = read_component(&dir, &["diffusion_pytorch_model"])?;
         let tensors = formats::vae().import(tensors, formats::looks_like("a VAE"))?;
         let home = |_: &str| Some(dir.display().to_string());
         let new = |params: &Params| Vae::new(params, &self.vae);
-        Ok(build("the VAE", tensors, home, Plan::frozen(), device, kind, new)?.0)
+        build("the VAE", tensors, home, plan, device, kind, new)
     }
 
     /// The UNet's tensors.

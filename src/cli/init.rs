@@ -59,6 +59,8 @@ pub struct Args {
 enum Preset {
     /// A few megabytes: for tests and demonstrations
     Tiny,
+    /// What `data/shapes-base` is trained from: pictures of 64x64 pixels
+    Shapes,
     /// A fifth of Stable Diffusion 1.5's UNet
     Small,
     /// The sizes of Stable Diffusion 1.5: 4.3 GB in fp32
@@ -250,19 +252,17 @@ impl Preset {
             norm_num_groups: groups,
             ..vae::Config::default()
         };
+        let encoder = |width| clip::Config {
+            vocab_size: vocabulary().len() as i64,
+            hidden_size: width,
+            intermediate_size: 2 * width,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            ..clip::Config::default()
+        };
         match self {
-            Preset::Tiny => (
-                sizes([32, 64, 64, 64], 4, 8, 32, 8),
-                autoencoder([16, 32, 32, 32], 8),
-                clip::Config {
-                    vocab_size: vocabulary().len() as i64,
-                    hidden_size: 32,
-                    intermediate_size: 64,
-                    num_hidden_layers: 2,
-                    num_attention_heads: 4,
-                    ..clip::Config::default()
-                },
-            ),
+            Preset::Tiny => (sizes([32, 64, 64, 64], 4, 8, 32, 8), autoencoder([16, 32, 32, 32], 8), encoder(32)),
+            Preset::Shapes => (shapes_unet(), shapes_vae(), encoder(96)),
             Preset::Small => (
                 sizes([128, 256, 512, 512], 8, 32, 768, 32),
                 autoencoder([64, 128, 256, 256], 32),
@@ -270,5 +270,30 @@ impl Preset {
             ),
             Preset::Sd15 => (unet::Config::default(), vae::Config::default(), clip::Config::default()),
         }
+    }
+}
+
+/// Three levels, so that pictures of 64 pixels, 8x8 in latents, do not shrink to a point.
+fn shapes_unet() -> unet::Config {
+    let names = |names: [&str; 3]| names.map(String::from).to_vec();
+    unet::Config {
+        block_out_channels: vec![48, 96, 96],
+        down_block_types: names(["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]),
+        up_block_types: names(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
+        layers_per_block: 1,
+        attention_head_dim: Heads::All(4),
+        norm_num_groups: 8,
+        cross_attention_dim: 96,
+        sample_size: 8,
+        ..unet::Config::default()
+    }
+}
+
+fn shapes_vae() -> vae::Config {
+    vae::Config {
+        block_out_channels: vec![16, 32, 64, 64],
+        layers_per_block: 1,
+        norm_num_groups: 8,
+        ..vae::Config::default()
     }
 }

@@ -1,4 +1,4 @@
-//! `animatediff train`: the four stages.
+//! `animatediff train`: the three stages, the image model and its VAE.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use crate::{
     yaml::{self, Layers, UserFile},
 };
 
-/// Train one of the three stages, or the image model
+/// Train one of the three stages, the image model or its VAE
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -46,12 +46,15 @@ enum StageCommand {
     /// The whole image UNet, on single frames or pictures
     #[command(after_help = IMAGE_EXAMPLES)]
     Image(StageArgs),
+    /// The VAE, on single frames or pictures: reconstruction and KL divergence
+    #[command(after_help = VAE_EXAMPLES)]
+    Vae(StageArgs),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   animatediff train motion -c configs/training/motion.yaml --print-config
-The four stages have examples of their own: animatediff train motion --help";
+The other trainings have examples of their own: animatediff train motion --help";
 const ADAPTER_EXAMPLES: &str = "\
 Examples:
   animatediff train adapter -c configs/training/adapter.yaml --print-config
@@ -91,6 +94,14 @@ Examples:
   animatediff train image --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 --max-steps 2";
 
+const VAE_EXAMPLES: &str = "\
+Examples:
+  animatediff train vae -c configs/training/vae.yaml --print-config
+  animatediff init --preset tiny base/
+  animatediff data shapes stills/ --domain stills
+  animatediff train vae --base base/ --csv stills/clips.csv \\
+      --set train_data.sample_size=64 --max-steps 2";
+
 /// What all stages take. Everything but the first is a shorthand for a key of the configuration.
 #[derive(Debug, clap::Args)]
 struct StageArgs {
@@ -112,6 +123,9 @@ struct StageArgs {
     /// Folder of clips with .txt captions (train_data.videos)
     #[arg(long, value_name = "DIR")]
     videos: Option<PathBuf>,
+    /// Table of clips with captions (train_data.csv_path)
+    #[arg(long, value_name = "FILE", conflicts_with = "videos")]
+    csv: Option<PathBuf>,
     /// Caption of clips without a .txt (train_data.caption)
     #[arg(long, value_name = "TEXT")]
     caption: Option<String>,
@@ -145,6 +159,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         StageCommand::Motion(args) => (Stage::Motion, args),
         StageCommand::Motionlora(args) => (Stage::MotionLora, args),
         StageCommand::Image(args) => (Stage::Image, args),
+        StageCommand::Vae(args) => (Stage::Vae, args),
     };
     let resume = args.resume.as_deref().map(Resume::find).transpose()?;
     let file = args.config.clone().or_else(|| resume.as_ref().map(|resume| resume.folder.join("config.yaml")));
@@ -210,6 +225,7 @@ impl StageArgs {
             ("pretrained_model_path", path(&self.base)),
             ("adapter", path(&self.adapter)),
             ("motion", path(&self.motion)),
+            ("train_data.csv_path", path(&self.csv)),
             ("train_data.videos", path(&self.videos)),
             ("train_data.caption", self.caption.clone()),
             ("name", self.name.clone()),
@@ -220,12 +236,13 @@ impl StageArgs {
         let texts = texts.iter().filter_map(|(key, text)| Some(format!("{key}={}", quoted(text.as_ref()?))));
         let steps =
             self.max_steps.iter().flat_map(|steps| [format!("max_train_steps={steps}"), "max_train_epoch=-1".into()]);
-        // A folder of clips replaces the CSV of the file.
-        let csv = self
-            .videos
-            .iter()
-            .flat_map(|_| ["train_data.csv_path=null", "train_data.video_folder=null"].map(String::from));
-        csv.chain(texts).chain(steps).chain(self.set.iter().cloned()).collect()
+        // A folder of clips replaces the CSV of the file, and the other way round.
+        let other = match (&self.videos, &self.csv) {
+            (Some(_), _) => &["train_data.csv_path=null", "train_data.video_folder=null"][..],
+            (None, Some(_)) => &["train_data.videos=null", "train_data.video_folder=null"],
+            (None, None) => &[],
+        };
+        other.iter().map(ToString::to_string).chain(texts).chain(steps).chain(self.set.iter().cloned()).collect()
     }
 }
 

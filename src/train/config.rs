@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{lr, optim, recipe::Stage};
+use super::{autoencoder, lr, optim, recipe::Stage};
 use crate::{
     data,
     device::{DeviceChoice, Precision},
@@ -52,12 +52,19 @@ pub struct Config {
     pub validation_steps: i64,
     /// And at these steps.
     pub validation_steps_tuple: Vec<i64>,
-    /// Parts of parameter names that are trained (motion and image stage); `["."]` is everything.
+    /// Parts of parameter names that are trained (motion, image and VAE stage); `["."]` is everything, and
+    /// `["decoder."]` leaves a VAE's latents as they are.
     pub trainable_modules: Option<Vec<String>>,
     /// Rank and alpha of the low-rank stages.
     pub lora: Lora,
     /// Trains the text encoder too (image stage).
     pub train_text_encoder: bool,
+    /// Objective of the VAE stage.
+    pub vae: autoencoder::Objective,
+    /// Keeps what the VAE makes of each clip in memory (2 GiB at most), for data that comes again.
+    pub cache_latents: bool,
+    /// Type of the exported weights.
+    pub save_precision: Precision,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Multiplies the learning rate by the number of clips per update.
@@ -191,6 +198,9 @@ impl Default for Config {
             trainable_modules: None,
             lora: Lora::default(),
             train_text_encoder: false,
+            vae: autoencoder::Objective::default(),
+            cache_latents: false,
+            save_precision: Precision::Fp32,
             learning_rate: 1e-4,
             scale_lr: false,
             lr_warmup_steps: 0,
@@ -249,6 +259,7 @@ impl Config {
             Stage::Image => {
                 Config { noise_scheduler_kwargs: diffusion::Config::scaled_linear(), learning_rate: 1e-5, ..config }
             }
+            Stage::Vae => Config { adam_weight_decay: 0.0, ..config },
         }
     }
 
@@ -320,6 +331,9 @@ impl Config {
         if !self.max_grad_norm.is_finite() || self.max_grad_norm <= 0.0 {
             return wrong("max_grad_norm", "a number above 0 is expected".into());
         }
+        if self.save_precision == Precision::Auto {
+            return wrong("save_precision", "fp32, fp16 or bf16 is expected".into());
+        }
         if self.precision == Precision::Fp16 {
             return wrong("precision", "fp16 training needs loss scaling, which is not available yet; use bf16".into());
         }
@@ -373,9 +387,15 @@ impl Config {
     pub fn unused(&self, stage: Stage) -> Vec<&'static str> {
         let (own, data, plain) = (Config::for_stage(stage), &self.train_data, data::Config::default());
         let low_rank = matches!(stage, Stage::Adapter | Stage::MotionLora);
-        let pictures = matches!(stage, Stage::Adapter | Stage::Image);
+        let pictures = matches!(stage, Stage::Adapter | Stage::Image | Stage::Vae);
         let keys = [
             ("lora", !low_rank && self.lora != own.lora),
+            ("vae", stage != Stage::Vae && self.vae != own.vae),
+            ("cache_latents", stage == Stage::Vae && self.cache_latents),
+            (
+                "noise_scheduler_kwargs",
+                stage == Stage::Vae && self.noise_scheduler_kwargs != own.noise_scheduler_kwargs,
+            ),
             ("train_data.sample_stride", pictures && data.sample_stride != plain.sample_stride),
             ("train_data.sample_n_frames", pictures && data.sample_n_frames != plain.sample_n_frames),
         ];
@@ -394,10 +414,10 @@ impl Config {
         if stage == Stage::MotionLora && self.motion.is_none() {
             return wrong("motion", "a MotionLoRA is trained on a motion module: set it, or give --motion FILE");
         }
-        if self.motion.is_some() && matches!(stage, Stage::Adapter | Stage::Image) {
+        if self.motion.is_some() && matches!(stage, Stage::Adapter | Stage::Image | Stage::Vae) {
             return wrong("motion", "this stage trains on pictures, without a motion module; remove the key");
         }
-        if self.unet_additional_kwargs.is_some() && matches!(stage, Stage::Adapter | Stage::Image) {
+        if self.unet_additional_kwargs.is_some() && matches!(stage, Stage::Adapter | Stage::Image | Stage::Vae) {
             return wrong("unet_additional_kwargs", "this stage has no motion module; remove the key");
         }
         if self.adapter.is_some() && stage == Stage::Adapter {
@@ -405,6 +425,15 @@ impl Config {
         }
         if self.adapter.is_some() && stage == Stage::Image {
             return wrong("adapter", "the base that is trained would keep it for good; remove the key");
+        }
+        if self.adapter.is_some() && stage == Stage::Vae {
+            return wrong("adapter", "the VAE has no attention for an adapter; remove the key");
+        }
+        if self.unet_checkpoint_path.is_some() && stage == Stage::Vae {
+            return wrong("unet_checkpoint_path", "this stage trains the VAE alone; remove the key");
+        }
+        if !(self.vae.kl_weight.is_finite() && self.vae.kl_weight >= 0.0) {
+            return wrong("vae", "`kl_weight` must be a number of at least 0");
         }
         if self.train_text_encoder && stage != Stage::Image {
             return wrong("train_text_encoder", "only `train image` can train the text encoder; remove the key");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Config, recipe::Stage, trainer::Trainer};
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
 /// Writes the run's weights into `dir`, replacing an earlier export; gives the path to use them by.
 pub fn export(dir: &Path, stage: Stage, config: &Config, base: &Base, trainer: &Trainer) -> Result<PathBuf> {
     let metadata = metadata(stage, config, trainer);
+    let kind = config.save_precision.kind(Device::Cpu);
     match stage {
         Stage::Adapter => {
             let path = dir.join("adapter.safetensors");
@@ -33,11 +34,11 @@ pub fn export(dir: &Path, stage: Stage, config: &Config, base: &Base, trainer: &
         }
         Stage::Motion => {
             let path = dir.join("motion_module.safetensors");
-            write_motion(&path, trainer, &metadata)?;
+            write_motion(&path, (trainer, kind), &metadata)?;
             Ok(path)
         }
-        Stage::Image => {
-            write_base(dir, base, trainer, &metadata)?;
+        Stage::Image | Stage::Vae => {
+            write_base(dir, base, (trainer, kind), &metadata)?;
             Ok(dir.to_owned())
         }
     }
@@ -56,7 +57,7 @@ fn metadata(stage: Stage, config: &Config, trainer: &Trainer) -> BTreeMap<String
         metadata.insert("animatediff.rank".into(), config.lora.rank.to_string());
         metadata.insert("animatediff.alpha".into(), config.lora.rank.to_string());
     }
-    if let Some(architecture) = &trainer.architecture {
+    if let Some(architecture) = trainer.architecture() {
         let json = serde_json::to_string(architecture).expect("a configuration is plain data");
         metadata.insert(ARCHITECTURE_KEY.into(), json);
         metadata.insert("animatediff.motion_module".into(), architecture.version().unwrap_or("custom").into());
@@ -78,11 +79,11 @@ fn write_pairs(
             if name.ends_with("lora_B.weight") && scale != 1.0 { tensor.detach() * scale } else { tensor.detach() };
         (exported(table, name), folded)
     });
-    write(path, pairs.collect(), metadata)
+    write(path, pairs.collect(), config.save_precision.kind(Device::Cpu), metadata)
 }
 
 /// The motion module, with the tables of sines that older readers expect.
-fn write_motion(path: &Path, trainer: &Trainer, metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write_motion(path: &Path, (trainer, kind): (&Trainer, Kind), metadata: &BTreeMap<String, String>) -> Result<()> {
     let attentions = attentions(trainer);
     let table = formats::motion_module(attentions, feed_forward_norm(attentions));
     let weights = &trainer.weights;
@@ -91,12 +92,12 @@ fn write_motion(path: &Path, trainer: &Trainer, metadata: &BTreeMap<String, Stri
         .filter(|(name, _)| name.contains("motion_modules."))
         .map(|(name, tensor)| (exported(&table, name), tensor.detach()))
         .collect();
-    if let Some(module) = trainer.architecture.as_ref().map(|config| &config.motion_module_kwargs)
+    if let Some(module) = trainer.architecture().map(|config| &config.motion_module_kwargs)
         && module.temporal_position_encoding
     {
         tensors.extend(position_tables(&tensors, module));
     }
-    write(path, tensors, metadata)
+    write(path, tensors, kind, metadata)
 }
 
 fn position_tables(tensors: &BTreeMap<String, Tensor>, module: &motion::ModuleConfig) -> BTreeMap<String, Tensor> {
@@ -110,37 +111,57 @@ fn position_tables(tensors: &BTreeMap<String, Tensor>, module: &motion::ModuleCo
 }
 
 /// A whole base in the diffusers layout: the trained parts written anew, the rest copied.
-fn write_base(dir: &Path, base: &Base, trainer: &Trainer, metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write_base(dir: &Path, base: &Base, trained: (&Trainer, Kind), metadata: &BTreeMap<String, String>) -> Result<()> {
     let staging = files::staging_path(dir)?;
-    let written = stage_base(&staging, base, trainer, metadata).and_then(|()| files::commit_dir(&staging, dir));
+    let written = stage_base(&staging, base, trained, metadata).and_then(|()| files::commit_dir(&staging, dir));
     if written.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
     written
 }
 
-fn stage_base(staging: &Path, base: &Base, trainer: &Trainer, metadata: &BTreeMap<String, String>) -> Result<()> {
-    let trained = &trainer.weights.trained;
-    let component = |prefix: &str| -> BTreeMap<String, Tensor> {
-        let own = trained.iter().chain(&trainer.weights.frozen);
-        own.filter_map(|(name, tensor)| {
-            Some((name.strip_prefix(prefix)?.to_owned(), tensor.to_kind(Kind::Float).detach()))
-        })
-        .collect()
-    };
-    let trains_text = trained.keys().any(|name| name.starts_with("text_encoder."));
-    for part in ["model_index.json", "scheduler", "tokenizer", "vae", "text_encoder", "unet/config.json"] {
+/// The parts of a base that can be trained: prefix of their names, folder, file of the weights.
+const COMPONENTS: [(&str, &str, &str); 3] = [
+    ("unet.", "unet", "diffusion_pytorch_model.safetensors"),
+    ("text_encoder.", "text_encoder", "model.safetensors"),
+    ("vae.", "vae", "diffusion_pytorch_model.safetensors"),
+];
+
+fn stage_base(
+    staging: &Path,
+    base: &Base,
+    (trainer, kind): (&Trainer, Kind),
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    for part in ["model_index.json", "scheduler", "tokenizer"] {
         let from = base.dir.join(part);
-        if from.exists() && !(part == "text_encoder" && trains_text) {
+        if from.exists() {
             copy(&from, &staging.join(part))?;
         }
     }
-    write(&staging.join("unet/diffusion_pytorch_model.safetensors"), component("unet."), metadata)?;
-    if trains_text {
-        copy(&base.dir.join("text_encoder/config.json"), &staging.join("text_encoder/config.json"))?;
-        write(&staging.join("text_encoder/model.safetensors"), component("text_encoder."), metadata)?;
+    let (trained, frozen) = (&trainer.weights.trained, &trainer.weights.frozen);
+    for (prefix, folder, file) in COMPONENTS {
+        if !trained.keys().any(|name| name.starts_with(prefix)) {
+            copy(&base.dir.join(folder), &staging.join(folder))?;
+            continue;
+        }
+        copy(&base.dir.join(folder).join("config.json"), &staging.join(folder).join("config.json"))?;
+        let own = trained.iter().chain(frozen);
+        let own = own.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.detach())));
+        write(&staging.join(folder).join(file), own.collect(), kind, metadata)?;
     }
-    Ok(())
+    write_scaling_factor(&staging.join("vae/config.json"), base.vae.scaling_factor)
+}
+
+/// Sets the one number of the VAE's configuration that training may change.
+fn write_scaling_factor(path: &Path, factor: f64) -> Result<()> {
+    let failed = || format!("{}: cannot be rewritten", path.display());
+    let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).with_context(failed)?)?;
+    if config.get("scaling_factor").and_then(serde_json::Value::as_f64).unwrap_or(0.18215) == factor {
+        return Ok(());
+    }
+    config["scaling_factor"] = factor.into();
+    fs::write(path, format!("{config:#}\n")).with_context(failed)
 }
 
 /// Copies a file, or a folder with all that is in it.
@@ -158,7 +179,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, tensors: BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write(
+    path: &Path,
+    tensors: BTreeMap<String, Tensor>,
+    kind: Kind,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let tensors: BTreeMap<String, Tensor> =
+        tensors.into_iter().map(|(name, tensor)| (name, tensor.to_kind(kind))).collect();
     write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), metadata)
 }
 
@@ -172,6 +200,6 @@ fn exported(table: &Table, name: &str) -> String {
 }
 
 fn attentions(trainer: &Trainer) -> usize {
-    let architecture = trainer.architecture.as_ref();
+    let architecture = trainer.architecture();
     architecture.map_or(2, |config| config.motion_module_kwargs.attention_block_types.len())
 }

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Config, board::Board, folder::file_stem, trainer::Trainer};
-use crate::{clip::Clip, data::Sample, frame::Frame, sample::Request};
+use super::{Config, autoencoder::Autoencoder, board::Board, denoiser::Denoiser, folder::file_stem, pixels};
+use crate::{clip::Clip, data::Sample, sample::Request};
 
 /// Frames per second of the pictures that move, as in the official trainer.
 const FPS: f64 = 8.0;
@@ -22,7 +22,7 @@ pub fn first_batch(dir: &Path, board: &mut Board, samples: &[Sample]) -> Result<
         if !taken.insert(stem.clone()) {
             stem = format!("{stem}-{index}");
         }
-        let clip = Clip { frames: frames(sample), fps: FPS };
+        let clip = Clip { frames: pixels::frames(sample), fps: FPS };
         save(&clip, &dir.join(stem), board, &format!("first_batch/{index}"), 0)?;
     }
     Ok(())
@@ -35,13 +35,12 @@ pub fn validation(
     board: &mut Board,
     config: &Config,
     frames: usize,
-    trainer: &Trainer,
+    (step, denoiser): (i64, &Denoiser),
     stop: impl Fn() -> bool,
 ) -> Result<bool> {
-    let (step, validation) = (trainer.step(), &config.validation_data);
-    let pipeline = trainer.pipeline();
-    let folder = dir.join(format!("sample-{step}"));
-    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    let validation = &config.validation_data;
+    let pipeline = denoiser.pipeline();
+    let folder = make(dir, step)?;
     let mut clips = Vec::new();
     for (index, prompt) in validation.prompts.iter().enumerate() {
         let request = Request {
@@ -65,6 +64,26 @@ pub fn validation(
     Ok(true)
 }
 
+/// Pictures of the last batch, each beside what the VAE makes of it, sixteen at most.
+pub fn reconstructions(
+    dir: &Path,
+    board: &mut Board,
+    (step, autoencoder): (i64, &Autoencoder),
+    samples: &[Sample],
+) -> Result<()> {
+    let pairs = autoencoder.reconstruct(&samples[..samples.len().min(16)]);
+    let pictures = pairs.into_iter().flat_map(|(picture, again)| [picture, again]);
+    let clips: Vec<Clip> = pictures.map(|picture| Clip { frames: vec![picture], fps: FPS }).collect();
+    save(&Clip::grid(&clips, 8), &make(dir, step)?, board, "samples/all", step)?;
+    Ok(())
+}
+
+fn make(dir: &Path, step: i64) -> Result<PathBuf> {
+    let folder = dir.join(format!("sample-{step}"));
+    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    Ok(folder)
+}
+
 /// Saves to `stem` with the fitting extension, and shows it on the board.
 fn save(clip: &Clip, stem: &Path, board: &mut Board, tag: &str, step: i64) -> Result<PathBuf> {
     let frame = &clip.frames[0];
@@ -82,15 +101,4 @@ fn save(clip: &Clip, stem: &Path, board: &mut Board, tag: &str, step: i64) -> Re
         board.image_png(tag, step, &read(&path)?, width, height)?;
     }
     Ok(path)
-}
-
-/// Back from [-1, 1] to 8 bits.
-fn frames(sample: &Sample) -> Vec<Frame> {
-    let plane = sample.height * sample.width;
-    let frame = |pixels: &[f32]| {
-        let level = |value: f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
-        let rgb = (0..plane).flat_map(|at| [0, 1, 2].map(|channel| level(pixels[channel * plane + at]))).collect();
-        Frame { width: sample.width, height: sample.height, rgb }
-    };
-    sample.pixels.chunks(3 * plane).map(frame).collect()
 }

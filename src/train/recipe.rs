@@ -28,6 +28,8 @@ pub enum Stage {
     MotionLora,
     /// The whole image UNet, on single frames.
     Image,
+    /// The VAE, on single frames.
+    Vae,
 }
 
 impl fmt::Display for Stage {
@@ -37,6 +39,7 @@ impl fmt::Display for Stage {
             Stage::Motion => "motion",
             Stage::MotionLora => "motionlora",
             Stage::Image => "image",
+            Stage::Vae => "vae",
         })
     }
 }
@@ -46,7 +49,7 @@ impl fmt::Display for Stage {
 pub struct Recipe {
     /// Which stage this is, for names and metadata.
     pub stage: Stage,
-    /// What of the UNet is trained.
+    /// What of the UNet is trained, or of the VAE.
     pub plan: Plan,
     /// What of the text encoder is trained.
     pub text_plan: Plan,
@@ -77,7 +80,7 @@ impl Recipe {
                 (Plan { trained, lora: None, fresh: fresh_motion(config) }, true)
             }
             Stage::MotionLora => (low_rank(".motion_modules."), true),
-            Stage::Image => (Plan { trained: patterns("."), ..Plan::frozen() }, false),
+            Stage::Image | Stage::Vae => (Plan { trained: patterns("."), ..Plan::frozen() }, false),
         };
         let text_plan = if config.train_text_encoder {
             Plan { trained: vec![Pattern::new(".")], ..Plan::frozen() }

@@ -22,13 +22,16 @@ use super::{
     metrics::Metrics,
     preview,
     recipe::Recipe,
-    trainer::{StepReport, Trainer},
+    trainer::{Network, StepReport, Trainer},
 };
 use crate::{
     assemble::Base,
     data::{Dataset, Faults, Loader, Sample},
     files, yaml,
 };
+
+/// Clips that a new VAE's scaling factor is measured on.
+const SCALED_ON: usize = 256;
 
 /// Who watches a run: the terminal, or a test.
 pub trait Observer {
@@ -208,6 +211,7 @@ impl Run {
             self.save(&mut outputs, observer)?;
         }
         let export = outputs.folder.export();
+        self.rescale()?;
         let export = export::export(&export, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
         observer.wrote("export", &export);
         Ok(Finished {
@@ -216,6 +220,17 @@ impl Run {
             interrupted: interrupt.requested(),
             faults: loader.faults().clone(),
         })
+    }
+
+    /// Measures the scaling factor of a VAE from nothing, on the first clips of the stream.
+    fn rescale(&mut self) -> Result<()> {
+        if let Network::Autoencoder(autoencoder) = self.trainer.network()
+            && self.config.vae.rescale
+        {
+            let samples = self.loader_at(0)?.next_batch(SCALED_ON)?;
+            self.base.vae.scaling_factor = autoencoder.scaling_factor(&samples);
+        }
+        Ok(())
     }
 
     /// Updates until all are done or a signal came.
@@ -246,15 +261,27 @@ impl Run {
                 self.save(outputs, observer)?;
             }
             if self.validation_due(report.step) {
-                let folder = outputs.folder.samples();
-                let (board, frames) = (&mut outputs.board, self.recipe.frames);
-                if !preview::validation(&folder, board, &self.config, frames, &self.trainer, stop)? {
+                if !self.show(outputs, &samples, stop)? {
                     break;
                 }
-                observer.wrote("samples", &folder.join(format!("sample-{}", report.step)));
+                observer.wrote("samples", &outputs.folder.samples().join(format!("sample-{}", report.step)));
             }
         }
         Ok(())
+    }
+
+    /// What the model makes of the validation prompts, or of the pictures of the last batch; `false` if stopped meanwhile.
+    fn show(&self, outputs: &mut Outputs, samples: &[Sample], stop: impl Fn() -> bool) -> Result<bool> {
+        let (folder, board, step) = (outputs.folder.samples(), &mut outputs.board, self.trainer.step());
+        match self.trainer.network() {
+            Network::Denoiser(denoiser) => {
+                preview::validation(&folder, board, &self.config, self.recipe.frames, (step, denoiser), stop)
+            }
+            Network::Autoencoder(autoencoder) => {
+                preview::reconstructions(&folder, board, (step, autoencoder), samples)?;
+                Ok(true)
+            }
+        }
     }
 
     /// Saves a checkpoint; what was logged before it is on disk first.
@@ -280,7 +307,10 @@ impl Run {
     }
 
     fn loader(&self) -> Result<Loader> {
-        let position = self.trainer.step() as u64 * self.config.clips_per_step() as u64;
+        self.loader_at(self.trainer.step() as u64 * self.config.clips_per_step() as u64)
+    }
+
+    fn loader_at(&self, position: u64) -> Result<Loader> {
         Ok(Loader::new(Arc::clone(&self.dataset), self.config.global_seed, position, self.config.num_workers)?)
     }
 
@@ -292,8 +322,8 @@ impl Run {
 
     fn validation_due(&self, step: i64) -> bool {
         let steps = self.config.validation_steps;
-        !self.config.validation_data.prompts.is_empty()
-            && ((steps > 0 && step % steps == 0) || self.config.validation_steps_tuple.contains(&step))
+        let something = self.recipe.stage == Stage::Vae || !self.config.validation_data.prompts.is_empty();
+        something && ((steps > 0 && step % steps == 0) || self.config.validation_steps_tuple.contains(&step))
     }
 
     /// What must be the same for a resumed run to equal the undisturbed one.
@@ -314,6 +344,7 @@ impl Run {
             "adapter_scale": config.adapter_scale,
             "noise_scheduler_kwargs": config.noise_scheduler_kwargs,
             "lora": config.lora,
+            "vae": config.vae,
             "cfg_random_null_text": config.cfg_random_null_text,
             "cfg_random_null_text_ratio": config.cfg_random_null_text_ratio,
         })

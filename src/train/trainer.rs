@@ -5,47 +5,46 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Config, draws::Draws, lr, optim::AdamW, recipe::Recipe};
+use super::{
+    Config,
+    autoencoder::Autoencoder,
+    denoiser::Denoiser,
+    draws::Draws,
+    lr,
+    optim::AdamW,
+    recipe::{Recipe, Stage},
+};
 use crate::{
     assemble::Base,
     data::Sample,
-    diffusion::{self, NoiseSchedule},
-    model::{
-        clip::TextEncoder,
-        unet::{UNet, motion},
-        vae::Vae,
-    },
-    native::autocast,
-    sample::Pipeline,
-    tokenizer::Tokenizer,
+    model::{unet::motion, vae::Vae},
 };
-
-/// Pictures that go through the VAE together; the result does not depend on it.
-const ENCODE_CHUNK: i64 = 8;
 
 /// The networks of a run, and its optimizer.
 pub struct Trainer {
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    vae: Vae,
-    unet: UNet,
-    /// All tensors of the UNet and, below `text_encoder.`, of a trained text encoder; trained and frozen.
+    network: Network,
+    /// All tensors of the networks that the stage is about; trained and frozen.
     pub weights: Weights,
-    /// The motion module's architecture, where there is one.
-    pub architecture: Option<motion::Config>,
     /// AdamW over [`Weights::trained`].
     pub optimizer: AdamW,
-    schedule: NoiseSchedule,
     lr: lr::Schedule,
     config: Config,
-    trains_text: bool,
     frames: i64,
     device: Device,
     kind: Kind,
     step: i64,
 }
 
-/// Tensors by name: `unet.…` and `text_encoder.…`.
+/// What is trained, with its loss.
+#[derive(Debug)]
+pub enum Network {
+    /// A UNet, for all stages of diffusion.
+    Denoiser(Box<Denoiser>),
+    /// A VAE.
+    Autoencoder(Autoencoder),
+}
+
+/// Tensors by name: `unet.…` and `text_encoder.…`, or `vae.…`.
 pub struct Weights {
     /// Updated by the optimizer, float32.
     pub trained: BTreeMap<String, Tensor>,
@@ -71,31 +70,19 @@ impl Trainer {
     pub fn new(config: &Config, recipe: &Recipe, base: &Base, steps: i64, device: Device) -> Result<Trainer> {
         let kind = training_kind(config, device);
         tch::manual_seed(config.global_seed as i64);
-        let (unet, unet_store, architecture) = recipe.unet(config, base, device, kind)?;
-        let (text_encoder, text_store) = recipe.text_encoder(base, device)?;
-        let vae = base.vae(device, Kind::Float)?;
-        let trains_text = !text_store.trained.is_empty();
-        let named = |unet: BTreeMap<String, Tensor>, text: BTreeMap<String, Tensor>| {
-            let unet = unet.into_iter().map(|(name, tensor)| (format!("unet.{name}"), tensor));
-            let text = text.into_iter().map(|(name, tensor)| (format!("text_encoder.{name}"), tensor));
-            unet.chain(text).collect::<BTreeMap<_, _>>()
-        };
-        let weights = Weights {
-            trained: named(unet_store.trained, text_store.trained),
-            frozen: named(unet_store.frozen, text_store.frozen),
+        let (network, weights) = if recipe.stage == Stage::Vae {
+            let (autoencoder, weights) = Autoencoder::new(config, recipe, base, device, kind)?;
+            (Network::Autoencoder(autoencoder), weights)
+        } else {
+            let (denoiser, weights) = Denoiser::new(config, recipe, base, device, kind)?;
+            (Network::Denoiser(Box::new(denoiser)), weights)
         };
         Ok(Trainer {
-            tokenizer: base.tokenizer()?,
-            text_encoder,
-            vae,
-            unet,
+            network,
             optimizer: AdamW::new(&weights.trained, config.adam()),
             weights,
-            architecture,
-            schedule: NoiseSchedule::new(&config.noise_scheduler_kwargs),
             lr: config.lr_schedule(steps),
             config: config.clone(),
-            trains_text,
             frames: recipe.frames as i64,
             device,
             kind,
@@ -113,21 +100,16 @@ impl Trainer {
         (self.device, self.kind)
     }
 
-    /// Pixels per latent, along each side.
-    pub fn downscale(&self) -> i64 {
-        self.vae.config().downscale()
+    /// What is trained.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
-    /// Sampling from the model as it stands.
-    pub fn pipeline(&self) -> Pipeline<'_> {
-        Pipeline {
-            tokenizer: &self.tokenizer,
-            text_encoder: &self.text_encoder,
-            vae: &self.vae,
-            unet: &self.unet,
-            schedule: &self.schedule,
-            device: self.device,
-            kind: self.kind,
+    /// The motion module's architecture, where there is one.
+    pub fn architecture(&self) -> Option<&motion::Config> {
+        match &self.network {
+            Network::Denoiser(denoiser) => denoiser.architecture.as_ref(),
+            Network::Autoencoder(_) => None,
         }
     }
 
@@ -204,48 +186,26 @@ impl Trainer {
     }
 
     fn loss(&self, samples: &[Sample], draws: &Draws) -> Tensor {
-        let clean = self.latents(samples, &draws.posterior);
-        let text = self.text(samples, &draws.drop_caption);
-        diffusion::loss(&self.schedule, &clean, &draws.noise, &draws.timesteps, |noisy, timesteps| {
-            autocast(self.device, self.kind, || self.unet.forward(noisy, timesteps, &text))
-        })
+        match &self.network {
+            Network::Denoiser(denoiser) => denoiser.loss(samples, draws),
+            Network::Autoencoder(autoencoder) => autoencoder.loss(samples, draws),
+        }
     }
 
-    /// Scaled latents `[B, C, F, h, w]` of the samples' pixels.
-    fn latents(&self, samples: &[Sample], noise_bcfhw: &Tensor) -> Tensor {
-        let (clips, channels, frames, height, width) = noise_bcfhw.size5().expect("[B, C, F, h, w]");
-        let folded = |tensor: &Tensor| tensor.transpose(1, 2).reshape([clips * frames, channels, height, width]);
-        let pixels: Vec<Tensor> = samples
-            .iter()
-            .map(|sample| {
-                let shape = [sample.frames, 3, sample.height, sample.width].map(|size| size as i64);
-                Tensor::from_slice(&sample.pixels).view(shape)
-            })
-            .collect();
-        let pixels = Tensor::cat(&pixels, 0).to_device(self.device);
-        let latents = no_grad(|| {
-            let noise = folded(noise_bcfhw);
-            let chunks = pixels.split(ENCODE_CHUNK, 0).into_iter().zip(noise.split(ENCODE_CHUNK, 0));
-            let latents: Vec<Tensor> = chunks.map(|(pixels, noise)| self.vae.encode(&pixels).sample(&noise)).collect();
-            Tensor::cat(&latents, 0) * self.vae.config().scaling_factor
-        });
-        latents.view([clips, frames, channels, height, width]).transpose(1, 2)
-    }
-
-    /// Text states `[B, L, D]`, some captions dropped.
-    fn text(&self, samples: &[Sample], drop: &[bool]) -> Tensor {
-        let captions = samples.iter().zip(drop).map(|(sample, &drop)| if drop { "" } else { sample.caption.as_str() });
-        let ids: Vec<i64> = captions.flat_map(|caption| self.tokenizer.encode(caption)).collect();
-        let ids = Tensor::from_slice(&ids).view([samples.len() as i64, -1]).to_device(self.device);
-        if self.trains_text { self.text_encoder.forward(&ids) } else { no_grad(|| self.text_encoder.forward(&ids)) }
+    fn vae(&self) -> &Vae {
+        match &self.network {
+            Network::Denoiser(denoiser) => denoiser.vae(),
+            Network::Autoencoder(autoencoder) => autoencoder.vae(),
+        }
     }
 
     fn draws(&self, samples: &[Sample]) -> Draws {
         let config = &self.config;
-        let (scale, size) = (self.downscale(), config.train_data.sample_size);
+        let (vae, size) = (self.vae().config(), config.train_data.sample_size);
+        let scale = vae.downscale();
         let shape = [
             samples.len() as i64,
-            self.vae.config().latent_channels,
+            vae.latent_channels,
             self.frames,
             size.height as i64 / scale,
             size.width as i64 / scale,

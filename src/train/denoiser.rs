@@ -1,0 +1,141 @@
+//! What the stages of diffusion train: the UNet, and for the image stage the text encoder, on noise that was added.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use anyhow::Result;
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::{Config, draws::Draws, latents::LatentCache, pixels, recipe::Recipe, trainer::Weights};
+use crate::{
+    assemble::Base,
+    data::Sample,
+    diffusion::{self, NoiseSchedule},
+    model::{
+        clip::TextEncoder,
+        unet::{UNet, motion},
+        vae::Vae,
+    },
+    native::autocast,
+    sample::Pipeline,
+    tokenizer::Tokenizer,
+};
+
+/// Pictures that go through the VAE together; the result does not depend on it.
+const ENCODE_CHUNK: i64 = 8;
+
+/// The networks of a diffusion stage.
+#[derive(Debug)]
+pub struct Denoiser {
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    vae: Vae,
+    unet: UNet,
+    schedule: NoiseSchedule,
+    trains_text: bool,
+    cache: Option<RefCell<LatentCache>>,
+    /// The motion module's architecture, where there is one.
+    pub architecture: Option<motion::Config>,
+    device: Device,
+    kind: Kind,
+}
+
+impl Denoiser {
+    /// Builds the networks of `recipe` on `base`, and gives their tensors.
+    pub fn new(
+        config: &Config,
+        recipe: &Recipe,
+        base: &Base,
+        device: Device,
+        kind: Kind,
+    ) -> Result<(Denoiser, Weights)> {
+        let (unet, unet_store, architecture) = recipe.unet(config, base, device, kind)?;
+        let (text_encoder, text_store) = recipe.text_encoder(base, device)?;
+        let vae = base.vae(device, Kind::Float)?;
+        let trains_text = !text_store.trained.is_empty();
+        let named = |unet: BTreeMap<String, Tensor>, text: BTreeMap<String, Tensor>| {
+            let unet = unet.into_iter().map(|(name, tensor)| (format!("unet.{name}"), tensor));
+            let text = text.into_iter().map(|(name, tensor)| (format!("text_encoder.{name}"), tensor));
+            unet.chain(text).collect::<BTreeMap<_, _>>()
+        };
+        let weights = Weights {
+            trained: named(unet_store.trained, text_store.trained),
+            frozen: named(unet_store.frozen, text_store.frozen),
+        };
+        let denoiser = Denoiser {
+            tokenizer: base.tokenizer()?,
+            text_encoder,
+            vae,
+            unet,
+            schedule: NoiseSchedule::new(&config.noise_scheduler_kwargs),
+            trains_text,
+            cache: config.cache_latents.then(RefCell::default),
+            architecture,
+            device,
+            kind,
+        };
+        Ok((denoiser, weights))
+    }
+
+    /// The VAE's sizes.
+    pub fn vae(&self) -> &Vae {
+        &self.vae
+    }
+
+    /// Sampling from the model as it stands.
+    pub fn pipeline(&self) -> Pipeline<'_> {
+        Pipeline {
+            tokenizer: &self.tokenizer,
+            text_encoder: &self.text_encoder,
+            vae: &self.vae,
+            unet: &self.unet,
+            schedule: &self.schedule,
+            device: self.device,
+            kind: self.kind,
+        }
+    }
+
+    /// Mean squared error of the noise found in `samples`.
+    pub fn loss(&self, samples: &[Sample], draws: &Draws) -> Tensor {
+        let clean = self.latents(samples, &draws.posterior);
+        let text = self.text(samples, &draws.drop_caption);
+        diffusion::loss(&self.schedule, &clean, &draws.noise, &draws.timesteps, |noisy, timesteps| {
+            autocast(self.device, self.kind, || self.unet.forward(noisy, timesteps, &text))
+        })
+    }
+
+    /// Scaled latents `[B, C, F, h, w]` of the samples' pixels.
+    fn latents(&self, samples: &[Sample], noise_bcfhw: &Tensor) -> Tensor {
+        let (clips, channels, frames, height, width) = noise_bcfhw.size5().expect("[B, C, F, h, w]");
+        let noise = noise_bcfhw.transpose(1, 2).reshape([clips * frames, channels, height, width]);
+        let latents = no_grad(|| {
+            let moments: Vec<Tensor> = match &self.cache {
+                Some(cache) => samples
+                    .iter()
+                    .map(|sample| cache.borrow_mut().get(sample, || self.moments(std::slice::from_ref(sample))))
+                    .collect(),
+                None => vec![self.moments(samples)],
+            };
+            let moments = Tensor::cat(&moments, 0).chunk(2, 1);
+            (&moments[0] + (&moments[1] * 0.5).exp() * noise) * self.vae.config().scaling_factor
+        });
+        latents.view([clips, frames, channels, height, width]).transpose(1, 2)
+    }
+
+    /// Mean and logarithm of the variance, side by side: `[B·F, 2·C, h, w]`.
+    fn moments(&self, samples: &[Sample]) -> Tensor {
+        let pixels = pixels::batch(samples, self.device);
+        let moments = pixels.split(ENCODE_CHUNK, 0).into_iter().map(|pixels| {
+            let posterior = self.vae.encode(&pixels);
+            Tensor::cat(&[posterior.mean, posterior.logvar], 1)
+        });
+        Tensor::cat(&moments.collect::<Vec<_>>(), 0)
+    }
+
+    /// Text states `[B, L, D]`, some captions dropped.
+    fn text(&self, samples: &[Sample], drop: &[bool]) -> Tensor {
+        let captions = samples.iter().zip(drop).map(|(sample, &drop)| if drop { "" } else { sample.caption.as_str() });
+        let ids: Vec<i64> = captions.flat_map(|caption| self.tokenizer.encode(caption)).collect();
+        let ids = Tensor::from_slice(&ids).view([samples.len() as i64, -1]).to_device(self.device);
+        if self.trains_text { self.text_encoder.forward(&ids) } else { no_grad(|| self.text_encoder.forward(&ids)) }
+    }
+}
