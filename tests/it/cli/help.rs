@@ -50,6 +50,7 @@ examples_of! {
     train_motion: "train motion",
     train_motionlora: "train motionlora",
     train_image: "train image",
+    train_vae: "train vae",
     sample: "sample",
     init: "init",
     data: "data",

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::support::{Desk, Run, shared};
 use crate::support::{assert_close, golden_path, largest, relative_error, tensors_of, write};
@@ -107,6 +107,90 @@ fn the_adapter_stage() {
     let only = |name: &str| name.contains(".lora_A.weight") || name.contains(".lora_B.weight");
     assert!(checkpointed(&run, 2).iter().all(|name| only(name)));
     sampled_differently(&desk, "--adapter", &run);
+}
+
+#[test]
+fn the_vae_stage() {
+    let desk = Desk::new();
+    let run = desk.train(
+        "vae -c $TINY --max-steps 12 --set train_batch_size=4 --set validation_steps=12 --set vae.rescale=true \
+         --set save_precision=fp16",
+    );
+    assert_eq!(run.names("samples"), ["sample-12.png"], "pictures beside their reconstructions, without any prompt");
+    let losses: Vec<f64> = run.losses().into_iter().map(|row| row[0]).collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[9..]) < 0.8 * mean(&losses[..3]), "a random VAE learns at once: {losses:?}");
+    let trained = tensors_of(&run.export.join("vae/diffusion_pytorch_model.safetensors"));
+    let random = tensors_of(&Path::new(&shared()["BASE"]).join("vae/diffusion_pytorch_model.safetensors"));
+    assert!(trained.keys().eq(random.keys()) && trained.values().all(|tensor| tensor.kind() == Kind::Half));
+    let same =
+        trained.iter().filter(|(name, tensor)| relative_error(&tensor.to_kind(Kind::Float), &random[*name]) < 1e-3);
+    assert_eq!(same.count(), 0, "every tensor is trained");
+    let config = fs::read_to_string(run.export.join("vae/config.json")).unwrap();
+    let factor = serde_json::from_str::<serde_json::Value>(&config).unwrap()["scaling_factor"].as_f64().unwrap();
+    assert!(factor > 0.0 && factor != 0.18215, "{factor}");
+    for part in ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "model_index.json"] {
+        let (new, old) = (fs::read(run.export.join(part)), fs::read(Path::new(&shared()["BASE"]).join(part)));
+        assert_eq!(new.unwrap(), old.unwrap(), "{part} is copied");
+    }
+    desk.ok(&format!("animatediff train image -c $TINY --base {} --max-steps 1", run.export.display()));
+}
+
+#[test]
+fn a_vae_keeps_its_latents_when_only_the_decoder_is_trained() {
+    let desk = Desk::new();
+    let run = desk.train("vae -c $TINY --set 'trainable_modules=[decoder.]'");
+    let trained = tensors_of(&run.export.join("vae/diffusion_pytorch_model.safetensors"));
+    let before = tensors_of(&Path::new(&shared()["BASE"]).join("vae/diffusion_pytorch_model.safetensors"));
+    for (name, tensor) in &trained {
+        assert_eq!(*tensor != before[name], name.starts_with("decoder."), "{name}");
+    }
+    let config = |path: &Path| fs::read(path.join("vae/config.json")).unwrap();
+    assert_eq!(config(&run.export), config(Path::new(&shared()["BASE"])));
+    for (line, told) in [
+        ("vae -c $TINY --adapter $ADAPTER", "the VAE has no attention for an adapter"),
+        ("vae -c $TINY --set vae.kl_weight=-1", "`kl_weight` must be a number of at least 0"),
+        ("vae -c $TINY --set unet_checkpoint_path=x", "this stage trains the VAE alone"),
+        ("motion -c $TINY --set save_precision=auto", "fp32, fp16 or bf16 is expected"),
+    ] {
+        desk.refused(&format!("animatediff train {line}"), &[told]);
+    }
+}
+
+#[test]
+fn cached_latents_change_nothing() {
+    let desk = Desk::new();
+    // Sixteen updates of two clips: each of the eight comes back.
+    let line = "adapter -c $TINY --max-steps 16 --set checkpointing_steps=9 --set cache_latents=";
+    let (cached, plain) = (desk.train(&format!("{line}true")), desk.train(&format!("{line}false")));
+    for (one, other) in cached.losses().iter().zip(plain.losses()) {
+        assert!((one[0] - other[0]).abs() < 1e-5 * other[0], "{one:?} {other:?}");
+    }
+    let step = cached.folder.join("checkpoints/step-00000009");
+    let before = cached.losses();
+    desk.ok(&format!("animatediff train adapter --resume {}", step.display()));
+    assert_eq!(cached.losses(), before, "resumed with an empty cache, bit for bit");
+}
+
+#[test]
+fn convolutions_take_the_place_of_temporal_attention() {
+    let desk = Desk::new();
+    let kwargs = "unet_additional_kwargs={use_inflated_groupnorm: true, motion_module_type:";
+    let vanilla = desk.train(&format!("motion -c $TINY --set '{kwargs} Vanilla}}'"));
+    let run = desk.train(&format!("motion -c $TINY --set '{kwargs} Convolution}}'"));
+    let count = |run: &Run| {
+        let weights = run.tensors().into_iter().filter(|(name, _)| name.ends_with("weight"));
+        weights.map(|(_, tensor)| tensor.numel()).sum::<usize>()
+    };
+    assert_eq!(count(&run), count(&vanilla), "the same budget, but for biases");
+    let mixers: Vec<String> =
+        key_names(&run.export).into_iter().filter(|name| name.contains("attention_blocks")).collect();
+    assert!(mixers.iter().all(|name| name.contains(".conv.") || name.contains(".to_out.0.")), "{mixers:?}");
+    sampled_differently(&desk, "--motion", &run);
+    desk.refused(
+        &format!("animatediff train motionlora -c $TINY --motion {}", run.export.display()),
+        &["nothing in the model matches"],
+    );
 }
 
 #[test]

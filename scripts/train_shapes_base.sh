@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Makes data/shapes-base from nothing: the small text-to-image model that `make demo` and `make reproduce` start from.
+#
+#   scripts/train_shapes_base.sh [OUT]          (default outputs/shapes-base; DEVICE=cuda for a GPU)
+#
+# 1. Pictures: 4,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
+#    personalised style and 800 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
+# 2. `train vae` from random weights. 3. `train image` of UNet and text encoder, from random weights, on the clean stills.
+# Every step is skipped when its result is there, and an interrupted training goes on where it was.
+#
+# @TIMES@
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+animatediff=${ANIMATEDIFF:-${CARGO_TARGET_DIR:-target}/release/animatediff}
+out=${1:-outputs/shapes-base}
+device=${DEVICE:-auto}
+[[ -x $animatediff ]] || { echo "$animatediff is not built; run make build" >&2; exit 1; }
+mkdir -p "$out"
+
+step() { printf '\n== %s\n' "$*" >&2; }
+
+# Renders one set of pictures or clips, unless it is complete.
+render() {
+  local set=$1
+  shift
+  [[ -e $out/data/$set/clips.csv ]] || "$animatediff" data shapes "$out/data/$set" --overwrite "$@"
+}
+
+# Trains, or goes on with what was begun; prints where the export lies.
+train() {
+  local kind=$1
+  shift
+  if [[ ! -e $out/$kind.done ]]; then
+    local begun
+    begun=$(find "$out/runs" -maxdepth 1 -name "$kind-*" 2>/dev/null | sort | tail -n 1)
+    if [[ -n $begun && -n $(find "$begun/checkpoints" -name 'step-*' 2>/dev/null | head -n 1) ]]; then
+      "$animatediff" train "$kind" --resume "$begun" >"$out/$kind.export"
+    else
+      "$animatediff" train "$kind" -c "configs/shapes/$kind.yaml" --name "$kind" -o "$out/runs" --device "$device" "$@" \
+        >"$out/$kind.export"
+    fi
+    mv "$out/$kind.export" "$out/$kind.done"
+  fi
+  cat "$out/$kind.done"
+}
+
+step "pictures"
+render stills --domain stills --clips 4000 --seed 1
+render outlines --domain stills --style outlines --clips 800 --seed 2
+render night --domain stills --style night --clips 800 --seed 3
+render clips --clips 800 --frames 16 --seed 4
+{
+  echo video,caption
+  for set in stills outlines night; do tail -n +2 "$out/data/$set/clips.csv" | sed "s#^#$set/#"; done
+  tail -n +2 "$out/data/clips/clips.csv" | awk -F, '{ print "clips/videos/" $2 "," $5 }'
+} >"$out/data/pictures.csv"
+
+step "random weights"
+[[ -e $out/init ]] || "$animatediff" init --preset shapes "$out/init"
+
+step "the VAE"
+vae=$(train vae --base "$out/init" --csv "$out/data/pictures.csv")
+
+step "the UNet and the text encoder"
+base=$(train image --base "$vae" --csv "$out/data/stills/clips.csv")
+
+step "how well it paints"
+"$animatediff" eval shapes --base "$base" -o "$out/eval"
+echo "$base"
