@@ -9,5 +9,5 @@ pub mod schedule;
 
 pub use ddim::Ddim;
 pub use guidance::guided;
-pub use objective::{add_noise, loss};
+pub use objective::{Weighting, add_noise, loss};
 pub use schedule::{BetaSchedule, Config, NoiseSchedule, PredictionType, TimestepSpacing};

@@ -8,7 +8,7 @@ use super::{autoencoder, lr, optim, recipe::Stage};
 use crate::{
     data,
     device::{DeviceChoice, Precision},
-    diffusion,
+    diffusion::{self, PredictionType, Weighting},
     model::unet::motion,
 };
 
@@ -59,6 +59,10 @@ pub struct Config {
     pub lora: Lora,
     /// Trains the text encoder too (image stage).
     pub train_text_encoder: bool,
+    /// Min-SNR weighting with this γ (5 in its paper): steps of little noise count less. Absent: all steps count the same.
+    pub snr_gamma: Option<f64>,
+    /// Weighting by 1/√SNR: steps of much noise, where the layout is decided, count more. For models that predict the noise.
+    pub debiased_estimation_loss: bool,
     /// Objective of the VAE stage.
     pub vae: autoencoder::Objective,
     /// Keeps what the VAE makes of each clip in memory (2 GiB at most), for data that comes again.
@@ -198,6 +202,8 @@ impl Default for Config {
             trainable_modules: None,
             lora: Lora::default(),
             train_text_encoder: false,
+            snr_gamma: None,
+            debiased_estimation_loss: false,
             vae: autoencoder::Objective::default(),
             cache_latents: false,
             save_precision: Precision::Fp32,
@@ -260,6 +266,15 @@ impl Config {
                 Config { noise_scheduler_kwargs: diffusion::Config::scaled_linear(), learning_rate: 1e-5, ..config }
             }
             Stage::Vae => Config { adam_weight_decay: 0.0, ..config },
+        }
+    }
+
+    /// How timesteps are weighted.
+    pub fn weighting(&self) -> Weighting {
+        match self.snr_gamma {
+            Some(gamma) => Weighting::MinSnr(gamma),
+            None if self.debiased_estimation_loss => Weighting::Debiased,
+            None => Weighting::Uniform,
         }
     }
 
@@ -391,6 +406,8 @@ impl Config {
         let keys = [
             ("lora", !low_rank && self.lora != own.lora),
             ("vae", stage != Stage::Vae && self.vae != own.vae),
+            ("snr_gamma", stage == Stage::Vae && self.snr_gamma.is_some()),
+            ("debiased_estimation_loss", stage == Stage::Vae && self.debiased_estimation_loss),
             ("cache_latents", stage == Stage::Vae && self.cache_latents),
             (
                 "noise_scheduler_kwargs",
@@ -431,6 +448,15 @@ impl Config {
         }
         if self.unet_checkpoint_path.is_some() && stage == Stage::Vae {
             return wrong("unet_checkpoint_path", "this stage trains the VAE alone; remove the key");
+        }
+        if self.snr_gamma.is_some_and(|gamma| !(gamma.is_finite() && gamma > 0.0)) {
+            return wrong("snr_gamma", "a number above 0 is expected, or null for no weighting");
+        }
+        if self.debiased_estimation_loss && self.snr_gamma.is_some() {
+            return wrong("debiased_estimation_loss", "snr_gamma is set too; keep one weighting");
+        }
+        if self.debiased_estimation_loss && self.noise_scheduler_kwargs.prediction_type != PredictionType::Epsilon {
+            return wrong("debiased_estimation_loss", "it is for `prediction_type: epsilon`; remove the key");
         }
         if !(self.vae.kl_weight.is_finite() && self.vae.kl_weight >= 0.0) {
             return wrong("vae", "`kl_weight` must be a number of at least 0");

@@ -32,6 +32,7 @@ pub struct Denoiser {
     unet: UNet,
     schedule: NoiseSchedule,
     trains_text: bool,
+    weighting: diffusion::Weighting,
     cache: Option<RefCell<LatentCache>>,
     /// The motion module's architecture, where there is one.
     pub architecture: Option<motion::Config>,
@@ -68,6 +69,7 @@ impl Denoiser {
             unet,
             schedule: NoiseSchedule::new(&config.noise_scheduler_kwargs),
             trains_text,
+            weighting: config.weighting(),
             cache: config.cache_latents.then(RefCell::default),
             architecture,
             device,
@@ -98,7 +100,8 @@ impl Denoiser {
     pub fn loss(&self, samples: &[Sample], draws: &Draws) -> Tensor {
         let clean = self.latents(samples, &draws.posterior);
         let text = self.text(samples, &draws.drop_caption);
-        diffusion::loss(&self.schedule, &clean, &draws.noise, &draws.timesteps, |noisy, timesteps| {
+        let (noise, timesteps) = (&draws.noise, &draws.timesteps);
+        diffusion::loss(&self.schedule, &clean, noise, timesteps, self.weighting, |noisy, timesteps| {
             autocast(self.device, self.kind, || self.unet.forward(noisy, timesteps, &text))
         })
     }

@@ -141,7 +141,7 @@ impl Run {
         }
         let mut loader = self.loader()?;
         let samples = loader.next_batch(self.config.clips_per_step())?;
-        Ok(self.trainer.evaluate(&samples))
+        Ok(self.trainer.evaluate(&samples, self.trainer.step()))
     }
 
     /// Trains to the end, or to a signal, in a new folder.
@@ -345,6 +345,8 @@ impl Run {
             "noise_scheduler_kwargs": config.noise_scheduler_kwargs,
             "lora": config.lora,
             "vae": config.vae,
+            "snr_gamma": config.snr_gamma,
+            "debiased_estimation_loss": config.debiased_estimation_loss,
             "cfg_random_null_text": config.cfg_random_null_text,
             "cfg_random_null_text_ratio": config.cfg_random_null_text_ratio,
         })

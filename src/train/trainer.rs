@@ -116,7 +116,7 @@ impl Trainer {
     /// One update on `samples`, in as many passes as the batch size makes of them. Nothing is updated when the loss or a
     /// gradient is not finite: that is the error. `stop` is asked between passes; an update that it ends is none at all.
     pub fn update(&mut self, samples: &[Sample], stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
-        let draws = self.draws(samples);
+        let draws = self.draws(samples, self.step);
         self.optimizer.zero_grad();
         let Some(loss) = self.accumulate(samples, &draws, Tensor::backward, stop) else { return Ok(None) };
         let grad_norm = self.optimizer.clip_grad_norm(self.config.max_grad_norm);
@@ -135,9 +135,9 @@ impl Trainer {
         Ok(Some(StepReport { step: self.step, loss, grad_norm, lr }))
     }
 
-    /// The loss on `samples` with the random numbers of the next update, without updating.
-    pub fn evaluate(&self, samples: &[Sample]) -> f64 {
-        no_grad(|| self.accumulate(samples, &self.draws(samples), |_| (), || false)).expect("nothing stops it")
+    /// The loss on `samples` with the random numbers of the update after `step` updates, without updating.
+    pub fn evaluate(&self, samples: &[Sample], step: i64) -> f64 {
+        no_grad(|| self.accumulate(samples, &self.draws(samples, step), |_| (), || false)).expect("nothing stops it")
     }
 
     /// Takes up where a checkpoint left off.
@@ -199,7 +199,7 @@ impl Trainer {
         }
     }
 
-    fn draws(&self, samples: &[Sample]) -> Draws {
+    fn draws(&self, samples: &[Sample], step: i64) -> Draws {
         let config = &self.config;
         let (vae, size) = (self.vae().config(), config.train_data.sample_size);
         let scale = vae.downscale();
@@ -212,7 +212,7 @@ impl Trainer {
         ];
         let dropout = if config.cfg_random_null_text { config.cfg_random_null_text_ratio } else { 0.0 };
         let timesteps = config.noise_scheduler_kwargs.num_train_timesteps;
-        Draws::new(config.global_seed, self.step, shape, timesteps, dropout)
+        Draws::new(config.global_seed, step, shape, timesteps, dropout)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use animatediff::clip::Clip;
 use animatediff::data::augment::{self, Extent, Motion};
+use animatediff::data::shapes::{Scene, Shape, Split, Style};
 use animatediff::data::{Config, DataError, Dataset, Loader, Sample, ShortClips, Size, choice, order, pixels, shapes};
 use animatediff::data::{faults::Failure, picture};
 use animatediff::frame::Frame;
@@ -610,6 +611,79 @@ fn shapes_move_as_their_captions_say() {
 }
 
 #[test]
+fn a_sixth_of_the_combinations_is_held_out_evenly() {
+    let mut held = Vec::new();
+    let mut scene = Scene::draw(0, 0, Split::All);
+    for (shape, motion) in Shape::ALL.into_iter().flat_map(|shape| shapes::Motion::ALL.map(|motion| (shape, motion))) {
+        for colour in 0..shapes::COLOURS.len() {
+            (scene.shape, scene.motion, scene.colour) = (shape, motion, colour);
+            if scene.held_out() {
+                held.push((shape, motion, colour));
+            }
+        }
+    }
+    assert_eq!(held.len(), 18);
+    for index in 0..6 {
+        assert_eq!(held.iter().filter(|(_, motion, _)| *motion == shapes::Motion::ALL[index]).count(), 3);
+        assert_eq!(held.iter().filter(|(_, _, colour)| *colour == index).count(), 3);
+        assert_eq!(held.iter().filter(|(shape, ..)| *shape == Shape::ALL[index % 3]).count(), 6);
+    }
+    for index in 0..200 {
+        assert!(!Scene::draw(3, index, Split::Seen).held_out() && Scene::draw(3, index, Split::HeldOut).held_out());
+    }
+}
+
+#[test]
+fn stills_are_told_without_motion() {
+    let mut places = HashSet::new();
+    for index in 0..60 {
+        let scene = Scene::still(5, index);
+        let (caption, pose) = (scene.still_caption(), scene.pose(0.0));
+        assert!(["moving", "growing", "still"].iter().all(|word| !caption.contains(word)), "{caption}");
+        let place = match (pose.x - 0.5, pose.y - 0.5) {
+            (dx, dy) if dx.abs().max(dy.abs()) < 0.1 => "in the middle",
+            (dx, dy) if dx.abs() > dy.abs() => ["on the left", "on the right"][usize::from(dx > 0.0)],
+            (_, dy) => ["high up", "low down"][usize::from(dy > 0.0)],
+        };
+        assert!(caption.contains(place), "{caption}");
+        places.insert(place);
+    }
+    assert_eq!(places.len(), 5);
+}
+
+#[test]
+fn the_veil_marks_softens_and_compresses() {
+    let scene = Scene::draw(1, 4, Split::Seen);
+    let clean = scene.render(Style::Flat, Size::square(64), 2, 8.0);
+    let difference = |strength: f64| {
+        let veiled = shapes::veil(&clean, strength);
+        assert_eq!(veiled, shapes::veil(&clean, strength));
+        let levels = veiled.frames[0].rgb.iter().zip(&clean.frames[0].rgb);
+        levels.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / clean.frames[0].rgb.len() as f64
+    };
+    let (none, weak, strong) = (difference(0.0), difference(0.25), difference(0.5));
+    assert!(none > 0.2 && weak > none + 1.0 && strong > weak + 1.0, "{none} {weak} {strong}");
+    // The letters lie in the middle, seven cells of 32 high, and are as bright as their shadows are dark.
+    let pattern = shapes::watermark(Size::square(64));
+    let inked = |at: usize| pattern[at] != 0.0;
+    let rows: HashSet<usize> = (0..64 * 64).filter(|at| inked(*at)).map(|at| at / 64).collect();
+    assert!(rows.iter().all(|row| (24..41).contains(row)) && rows.len() > 12, "{rows:?}");
+}
+
+#[test]
+fn styles_are_of_one_content() {
+    let scene = Scene::still(2, 1);
+    let pictures = [Style::Flat, Style::Outlines, Style::Night].map(|style| scene.frame(style, Size::square(64), 0.0));
+    assert!(pictures[0] != pictures[1] && pictures[1] != pictures[2] && pictures[0] != pictures[2]);
+    // In the middle of a square or a disc an outline shows what is behind, and the others their colour.
+    let disc = Scene { shape: Shape::Circle, ..scene };
+    let pose = disc.pose(0.0);
+    let at = |style| disc.frame(style, Size::square(64), 0.0).pixel((pose.x * 64.0) as usize, (pose.y * 64.0) as usize);
+    assert_eq!(at(Style::Flat), shapes::COLOURS[disc.colour].1);
+    assert!(at(Style::Outlines).iter().all(|level| *level > 150), "{:?}", at(Style::Outlines));
+}
+
+#[test]
 fn cameras_move_as_they_are_told() {
     // A white dot in the middle, and where it is seen at the first and at the last frame.
     let mut picture = Frame::filled(120, 120, [30; 3]);
@@ -682,6 +756,24 @@ fn shapes_make_a_set_that_loads() {
         assert_eq!(dataset.caption(1), shapes::Scene::draw(0, 1, shapes::Split::Seen).caption());
         let sample = &stream(&dataset, 0, 1, 1)[0];
         assert_eq!(sample.pixels.len(), 3 * 3 * 32 * 32);
+    }
+    data("shapes OUT/t --domain stills --style night --clips 2 --size 32", folder.path()).unwrap();
+    let config = Config {
+        csv_path: Some(folder.path().join("t/clips.csv")),
+        sample_size: Size::square(32),
+        sample_n_frames: 1,
+        ..Config::default()
+    };
+    let dataset = Dataset::open(&config).unwrap();
+    assert_eq!(dataset.caption(1), Scene::still(0, 1).still_caption());
+    let picture = Scene::still(0, dataset.item_at(0, 0) as u64).frame(Style::Night, Size::square(32), 0.0);
+    assert_eq!(dataset.decode(0, 0).unwrap().pixels, pixels::pixels(&[picture], Size::square(32), false));
+    for (line, told) in [
+        ("shapes OUT/u --veil 2", "--veil 2: give a strength from 0 to 1"),
+        ("shapes OUT/u --domain stills --split all", "--split is of motions"),
+        ("shapes OUT/u --domain stills --format mp4", "--format is of clips"),
+    ] {
+        assert!(data(line, folder.path()).unwrap_err().contains(told), "{line}");
     }
     let again = data("shapes OUT/s", folder.path()).unwrap_err();
     assert!(again.contains("add --overwrite"), "{again}");

@@ -30,6 +30,7 @@ mod golden {
 mod interrupt;
 mod lr;
 mod metrics;
+mod objective;
 mod selfcheck;
 mod support;
 mod video;

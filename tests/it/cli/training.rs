@@ -152,6 +152,8 @@ fn a_vae_keeps_its_latents_when_only_the_decoder_is_trained() {
         ("vae -c $TINY --set vae.kl_weight=-1", "`kl_weight` must be a number of at least 0"),
         ("vae -c $TINY --set unet_checkpoint_path=x", "this stage trains the VAE alone"),
         ("motion -c $TINY --set save_precision=auto", "fp32, fp16 or bf16 is expected"),
+        ("motion -c $TINY --set snr_gamma=0", "a number above 0 is expected, or null"),
+        ("motion -c $TINY --set snr_gamma=5 --set debiased_estimation_loss=true", "keep one weighting"),
     ] {
         desk.refused(&format!("animatediff train {line}"), &[told]);
     }

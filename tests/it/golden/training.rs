@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use animatediff::{
     assemble::{UNetParts, read_adapter, read_motion_lora},
-    diffusion::{BetaSchedule, Config, NoiseSchedule, loss},
+    diffusion::{BetaSchedule, Config, NoiseSchedule, Weighting, loss},
     model::unet::UNet,
     nn::{LoraPlan, NormScope, Pattern, Plan, Store},
     train::optim::{self, AdamW},
@@ -110,7 +110,7 @@ fn optimizer_config(settings: &serde_json::Value) -> optim::Config {
 fn step_loss(golden: &Golden, unet: &UNet, schedule: &NoiseSchedule, step: i64) -> Tensor {
     let (clean, text) = (golden.get("in.latents"), golden.get("in.text"));
     let (noise, timesteps) = (golden.get("in.noise").get(step), golden.get("in.timesteps").get(step));
-    loss(schedule, &clean, &noise, &timesteps, |noisy, timesteps| match noisy.dim() {
+    loss(schedule, &clean, &noise, &timesteps, Weighting::Uniform, |noisy, timesteps| match noisy.dim() {
         4 => unet.forward_folded(noisy, timesteps, &text, 1),
         _ => unet.forward(noisy, timesteps, &text),
     })
