@@ -11,7 +11,7 @@ mod params;
 mod plan;
 
 pub use attention::{Attention, attend};
-pub use conv::Conv2d;
+pub use conv::{Conv1d, Conv2d};
 pub use linear::{Linear, LoraPair};
 pub use norm::{GroupNorm, LayerNorm, NormScope};
 pub use params::{Empty, Init, Params, Problems, Source, Store};

@@ -1,4 +1,4 @@
-//! Two-dimensional convolutions.
+//! Convolutions over pictures, and along sequences.
 
 use tch::Tensor;
 
@@ -38,5 +38,30 @@ impl Conv2d {
     /// `[N, in, H, W]` to `[N, out, H', W']`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.conv2d(&self.weight, Some(&self.bias), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+    }
+}
+
+/// A convolution along sequences, of odd width, with bias; zeros before the first element and after the last.
+#[derive(Debug)]
+pub struct Conv1d {
+    weight: Tensor,
+    bias: Tensor,
+    padding: i64,
+}
+
+impl Conv1d {
+    /// Weight `[out, in, kernel]`, bias `[out]`; the length stays.
+    pub fn new(params: &Params, in_channels: i64, out_channels: i64, kernel: i64) -> Conv1d {
+        let init = Init::FanIn(in_channels * kernel);
+        Conv1d {
+            weight: params.tensor("weight", &[out_channels, in_channels, kernel], init),
+            bias: params.tensor("bias", &[out_channels], init),
+            padding: kernel / 2,
+        }
+    }
+
+    /// `[N, in, L]` to `[N, out, L]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv1d(&self.weight, Some(&self.bias), 1, self.padding, 1, 1)
     }
 }

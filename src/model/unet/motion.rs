@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::transformer::FeedForward;
-use crate::nn::{Attention, GroupNorm, Init, LayerNorm, Linear, NormScope, Params};
+use crate::nn::{Attention, Conv1d, GroupNorm, Init, LayerNorm, Linear, NormScope, Params};
 
 /// Official `unet_additional_kwargs`. A key that is absent has the official code's default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Config {
     pub motion_module_mid_block: bool,
     /// No modules on the way down.
     pub motion_module_decoder_only: bool,
-    /// Only `Vanilla` exists.
+    /// What mixes the frames.
     pub motion_module_type: ModuleType,
     /// What a module is made of.
     pub motion_module_kwargs: ModuleConfig,
@@ -42,6 +42,9 @@ pub enum ModuleType {
     /// The temporal transformer of the paper.
     #[default]
     Vanilla,
+    /// Convolutions along time in the place of its attentions, of as many parameters: what the paper compares it with
+    /// (section 5.3). Ours, not an official value.
+    Convolution,
 }
 
 /// An option that may only be off.
@@ -190,7 +193,7 @@ impl MotionModule {
         let heads = module.num_attention_heads;
         let inner = channels / heads / module.temporal_attention_dim_div * heads;
         let init = if module.zero_initialize { Init::Zeros } else { Init::FanIn(inner) };
-        let block = |index| TemporalBlock::new(&(params / "transformer_blocks" / index), inner, text_dim, module);
+        let block = |index| TemporalBlock::new(&(params / "transformer_blocks" / index), inner, text_dim, config);
         MotionModule {
             norm: GroupNorm::scoped(&(params / "norm"), groups, channels, 1e-6, config.motion_norm),
             proj_in: Linear::new(&(params / "proj_in"), channels, inner),
@@ -214,7 +217,7 @@ impl MotionModule {
     }
 }
 
-/// Attentions along time, each after its norm and the frames' sinusoids, then a feed-forward.
+/// Attentions (or convolutions) along time, each after its norm and the frames' sinusoids, then a feed-forward.
 #[derive(Debug)]
 struct TemporalBlock {
     attentions: Vec<TemporalAttention>,
@@ -226,8 +229,22 @@ struct TemporalBlock {
 #[derive(Debug)]
 struct TemporalAttention {
     norm: LayerNorm,
-    attention: Attention,
-    over: AttentionType,
+    mixer: Mixer,
+}
+
+/// What lets frames see each other, or the text.
+#[derive(Debug)]
+enum Mixer {
+    Frames(Attention),
+    Text(Attention),
+    Neighbours(Convolution),
+}
+
+/// Frames three at a time: a convolution along time, then a projection. Four times width² parameters, as an attention.
+#[derive(Debug)]
+struct Convolution {
+    conv: Conv1d,
+    to_out: Linear,
 }
 
 /// The number in the name of the feed-forward's norm: 3 as in diffusers, or the one after the last attention's.
@@ -236,14 +253,20 @@ pub fn feed_forward_norm(attentions: usize) -> usize {
 }
 
 impl TemporalBlock {
-    fn new(params: &Params, width: i64, text_dim: i64, module: &ModuleConfig) -> TemporalBlock {
+    fn new(params: &Params, width: i64, text_dim: i64, config: &Config) -> TemporalBlock {
+        let module = &config.motion_module_kwargs;
         let attention = |(index, &over): (usize, &AttentionType)| {
-            let context = if over == AttentionType::SelfAttention { width } else { text_dim };
             let path = params / format!("attn{}", index + 1);
+            let attention = |context| Attention::new(&path, width, context, width, module.num_attention_heads);
             TemporalAttention {
                 norm: LayerNorm::new(&(params / format!("norm{}", index + 1)), width),
-                attention: Attention::new(&path, width, context, width, module.num_attention_heads),
-                over,
+                mixer: match (over, config.motion_module_type) {
+                    (AttentionType::CrossAttention, _) => Mixer::Text(attention(text_dim)),
+                    (AttentionType::SelfAttention, ModuleType::Vanilla) => Mixer::Frames(attention(width)),
+                    (AttentionType::SelfAttention, ModuleType::Convolution) => {
+                        Mixer::Neighbours(Convolution::new(&path, width))
+                    }
+                },
             }
         };
         let types = &module.attention_block_types;
@@ -260,19 +283,35 @@ impl TemporalBlock {
     /// `h` `[B·H·W, F, C]`.
     fn forward(&self, h: &Tensor, text: &Tensor) -> Tensor {
         let mut h = h.shallow_clone();
-        for TemporalAttention { norm, attention, over } in &self.attentions {
+        for TemporalAttention { norm, mixer } in &self.attentions {
             let normed = norm.forward(&h);
             let placed = match &self.positions {
                 Some(positions) => &normed + positions.first(h.size()[1]).to_kind(normed.kind()),
                 None => normed,
             };
-            let attended = match over {
-                AttentionType::SelfAttention => attention.forward(&placed),
-                AttentionType::CrossAttention => attention.forward_cross(&placed, text),
+            let mixed = match mixer {
+                Mixer::Frames(attention) => attention.forward(&placed),
+                Mixer::Text(attention) => attention.forward_cross(&placed, text),
+                Mixer::Neighbours(convolution) => convolution.forward(&placed),
             };
-            h = &h + attended;
+            h = &h + mixed;
         }
         &h + self.ff.forward(&self.ff_norm.forward(&h))
+    }
+}
+
+impl Convolution {
+    fn new(params: &Params, width: i64) -> Convolution {
+        Convolution {
+            conv: Conv1d::new(&(params / "conv"), width, width, 3),
+            to_out: Linear::new(&(params / "to_out" / 0), width, width),
+        }
+    }
+
+    /// `[N, F, C]`, as attention takes it.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let mixed = self.conv.forward(&x.transpose(1, 2)).transpose(1, 2);
+        self.to_out.forward(&mixed.silu())
     }
 }
 

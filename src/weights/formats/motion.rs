@@ -18,7 +18,8 @@ pub fn motion_module(attentions: usize, feed_forward_norm: usize) -> Table {
         rows.extend(LEAVES.map(|leaf| Row::copy(format!("{THEIRS}{theirs}.{leaf}"), format!("{OURS}{ours}.{leaf}"))));
     };
     for index in 0..attentions {
-        for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
+        // `conv` stands in for queries, keys and values where convolutions take the attentions' place.
+        for projection in ["to_q", "to_k", "to_v", "to_out.0", "conv"] {
             layer(
                 format!("{block}.attention_blocks.{index}.{projection}"),
                 format!("{block}.attn{}.{projection}", index + 1),
