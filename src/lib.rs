@@ -10,6 +10,7 @@
 //! - [`assemble`]: from files to networks;
 //! - [`frame`], [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
 //! - [`sample`] and [`train`];
+//! - [`eval`]: what clips show, measured;
 //! - [`cli`]: the commands, the only part that prints.
 
 pub mod assemble;
@@ -18,6 +19,7 @@ pub mod clip;
 pub mod data;
 pub mod device;
 pub mod diffusion;
+pub mod eval;
 pub mod files;
 pub mod frame;
 pub mod model;

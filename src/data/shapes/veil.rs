@@ -71,7 +71,8 @@ fn marked(frame: &Frame, strength: f64) -> Frame {
 fn softened(frame: &Frame) -> Frame {
     let (width, height) = (frame.width, frame.height);
     let blurred = |x: usize, y: usize| -> [u8; 3] {
-        let (xs, ys) = ([x.saturating_sub(1), x, (x + 1).min(width - 1)], [y.saturating_sub(1), y, (y + 1).min(height - 1)]);
+        let (xs, ys) =
+            ([x.saturating_sub(1), x, (x + 1).min(width - 1)], [y.saturating_sub(1), y, (y + 1).min(height - 1)]);
         let mut sum = [0u32; 3];
         for (row, down) in ys.iter().zip([1, 2, 1]) {
             for (column, across) in xs.iter().zip([1, 2, 1]) {
