@@ -10,6 +10,7 @@
 //! - [`assemble`]: from files to networks;
 //! - [`frame`], [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
 //! - [`sample`] and [`train`];
+//! - [`eval`]: what clips show, measured;
 //! - [`config`]: what users write, in layers;
 //! - [`cli`]: the commands, the only part that prints.
 
@@ -20,6 +21,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod diffusion;
+pub mod eval;
 pub mod files;
 pub mod frame;
 pub mod machine;

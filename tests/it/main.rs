@@ -14,6 +14,7 @@ mod cli {
     mod training;
 }
 mod data;
+mod eval;
 mod files;
 mod folder;
 mod golden {
