@@ -6,6 +6,7 @@ mod doctor;
 mod init;
 mod inspect;
 mod progress;
+mod reproduce;
 mod sample;
 mod train;
 
@@ -38,6 +39,8 @@ enum Command {
     Train(train::Args),
     /// Make animations from prompts
     Sample(Box<sample::Args>),
+    /// Train and measure every claim of the recipe, in a small world
+    Reproduce(reproduce::Args),
     /// Write a randomly initialised base model, to try things without a download
     Init(init::Args),
     /// Make small training sets
@@ -79,6 +82,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Reproduce(args) => reproduce::run(args),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),

@@ -11,7 +11,7 @@
 //! - [`frame`], [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
 //! - [`sample`] and [`train`];
 //! - [`eval`]: what clips show, measured;
-//! - [`config`]: what users write, in layers;
+//! - [`config`]: what users write, in layers; [`reproduce`]: the recipe's claims, trained and measured;
 //! - [`cli`]: the commands, the only part that prints.
 
 pub mod assemble;
@@ -28,6 +28,7 @@ pub mod machine;
 pub mod model;
 pub mod native;
 pub mod nn;
+pub mod reproduce;
 pub mod sample;
 pub mod tokenizer;
 pub mod train;

@@ -99,8 +99,7 @@ impl<'a> Set<'a> {
         let Order { job, base, inference, requests } = order;
         let first = job.latents_row.unwrap_or(0);
         let noise = job.latents.as_deref().map(|path| Noise::read(path, first, requests.len())).transpose()?;
-        let mut cast =
-            Cast { noise_scheduler_kwargs: inference.noise_scheduler_kwargs.clone(), ..Cast::default() };
+        let mut cast = Cast { noise_scheduler_kwargs: inference.noise_scheduler_kwargs.clone(), ..Cast::default() };
         if let Some(path) = &job.motion_module {
             let mut motion = Motion::read(path, inference.unet_additional_kwargs.clone())?;
             if let Some(scope) = job.motion_norm {
