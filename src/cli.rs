@@ -3,6 +3,7 @@
 
 pub mod data;
 mod doctor;
+mod eval;
 mod init;
 mod inspect;
 mod progress;
@@ -39,6 +40,8 @@ enum Command {
     Train(train::Args),
     /// Make animations from prompts
     Sample(Box<sample::Args>),
+    /// Measure what models make
+    Eval(eval::Args),
     /// Train and measure every claim of the recipe, in a small world
     Reproduce(reproduce::Args),
     /// Write a randomly initialised base model, to try things without a download
@@ -82,6 +85,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Eval(args) => eval::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reproduce(args) => reproduce::run(args),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),

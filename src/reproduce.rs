@@ -12,7 +12,9 @@
 pub mod budget;
 pub mod claims;
 mod digest;
+pub mod exam;
 pub mod finding;
+pub mod gallery;
 pub mod lab;
 pub mod measure;
 pub mod report;
@@ -33,7 +35,7 @@ pub use self::{
     lab::{Interrupted, Lab, Watcher},
     report::Report,
 };
-use crate::{device::DeviceChoice, files};
+use crate::device::DeviceChoice;
 
 /// What to reproduce, from what, and where to put it.
 #[derive(Clone, Debug)]
@@ -59,7 +61,6 @@ pub struct Settings {
 /// # Errors
 /// [`Interrupted`] after a signal; the next call goes on from there. Otherwise whatever a step could not do.
 pub fn run(settings: &Settings, watcher: &mut dyn Watcher) -> Result<String> {
-    files::check_writable(&settings.out)?;
     let mut lab = Lab::open(settings, watcher)?;
     let mut report = Report::new(&lab)?;
     for seed in 0..settings.seeds {

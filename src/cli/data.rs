@@ -165,7 +165,7 @@ impl Form {
 }
 
 /// Makes room for `folder`, whose contents were made by the same command: `is_ours` says so of each entry.
-fn make_room(folder: &Path, overwrite: bool, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
+pub(super) fn make_room(folder: &Path, overwrite: bool, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

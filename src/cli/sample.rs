@@ -10,8 +10,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 use tch::Tensor;
 
+pub(super) use self::job::LoraEntry;
 use self::{
-    job::{Job, LoraEntry, Shot},
+    job::{Job, Shot},
     output::Target,
     set::{Order, Set},
 };

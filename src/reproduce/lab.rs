@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
     time::Instant,
@@ -18,7 +18,7 @@ use crate::{
     assemble::Base,
     files,
     train::{
-        Refused,
+        Refused, folder,
         interrupt::{Interrupt, Signal},
     },
 };
@@ -74,12 +74,16 @@ pub struct Lab<'a> {
     told: HashSet<PathBuf>,
     records: Vec<Record>,
     digests: BTreeMap<PathBuf, String>,
+    _lock: File,
 }
 
 impl<'a> Lab<'a> {
     /// Opens the base and settles where to compute.
     pub fn open(settings: &'a Settings, watcher: &'a mut dyn Watcher) -> Result<Lab<'a>> {
         let device = settings.device.resolve().map_err(|reason| Refused(anyhow!(reason)))?;
+        let base = Base::open(&settings.base)?;
+        files::check_writable(&settings.out)?;
+        let lock = folder::lock(&settings.out)?;
         for folder in ["steps", "runs"] {
             let folder = settings.out.join(folder);
             fs::create_dir_all(&folder).map_err(|error| files::failed(&folder, "create the folder", error))?;
@@ -87,8 +91,9 @@ impl<'a> Lab<'a> {
         }
         Ok(Lab {
             settings,
-            base: Base::open(&settings.base)?,
+            base,
             device,
+            _lock: lock,
             watcher,
             interrupt: Interrupt::install().context("signals cannot be handled")?,
             seed: 0,

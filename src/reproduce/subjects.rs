@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// Keeps the scenes of prompts apart from those of training.
-const PROMPTS: u64 = 0x7072_6f6d_7074;
+pub(super) const PROMPTS: u64 = 0x7072_6f6d_7074;
 /// Likewise, of stills.
-const STILLS: u64 = 0x7374_696c_6c73;
+pub(super) const STILLS: u64 = 0x7374_696c_6c73;
 
 /// Keys that turn a module into one of temporal convolutions.
 const CONVOLUTION: &str = "unet_additional_kwargs.motion_module_type=Convolution";

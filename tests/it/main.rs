@@ -10,7 +10,7 @@ mod cli {
     mod help;
     mod refusals;
     mod sampling;
-    mod support;
+    pub mod support;
     mod training;
 }
 mod data;
@@ -31,6 +31,7 @@ mod golden {
 mod interrupt;
 mod lr;
 mod metrics;
+mod reproduce;
 mod selfcheck;
 mod support;
 mod video;
