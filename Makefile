@@ -1,7 +1,11 @@
 # Everything sets itself up: Debian packages, libtorch, then the build. See README.md.
 CARGO_FLAGS := --release --locked
 
-.PHONY: build demo test check golden setup clean
+# Of `make reproduce`: how many seeds, and where to compute.
+SEEDS := 1
+DEVICE := auto
+
+.PHONY: build demo reproduce test check golden setup clean
 
 build: setup
 	cargo build $(CARGO_FLAGS)
@@ -11,6 +15,9 @@ setup:
 
 demo: build
 	scripts/demo.sh
+
+reproduce: build
+	$${CARGO_TARGET_DIR:-target}/release/animatediff reproduce --seeds $(SEEDS) --device $(DEVICE)
 
 test: setup
 	cargo test $(CARGO_FLAGS)

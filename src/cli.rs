@@ -3,9 +3,11 @@
 
 pub mod data;
 mod doctor;
+mod eval;
 mod init;
 mod inspect;
 mod progress;
+mod reproduce;
 mod sample;
 mod train;
 
@@ -38,6 +40,10 @@ enum Command {
     Train(train::Args),
     /// Make animations from prompts
     Sample(Box<sample::Args>),
+    /// Measure what models make
+    Eval(eval::Args),
+    /// Train and measure every claim of the recipe, in a small world
+    Reproduce(reproduce::Args),
     /// Write a randomly initialised base model, to try things without a download
     Init(init::Args),
     /// Make small training sets
@@ -79,6 +85,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Eval(args) => eval::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Reproduce(args) => reproduce::run(args),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),

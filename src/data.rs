@@ -2,7 +2,7 @@
 //!
 //! [`index`] lists the clips, [`order`] says which one stands at a position of the endless stream, [`choice`] picks its
 //! frames, [`decode`] reads them and [`pixels`] brings them to size; [`loader`] does this ahead of time on several threads.
-//! [`shapes`] and [`augment`] make clips. Nothing here knows tensors, text encoders or the training loop.
+//! [`shapes`] and [`augment`] make clips, which [`mod@write`] keeps. Nothing here knows tensors, text encoders or the training loop.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ pub mod order;
 pub mod picture;
 pub mod pixels;
 pub mod shapes;
+pub mod write;
 
 pub use decode::Sample;
 pub use faults::{DataError, Faults};

@@ -10,19 +10,25 @@
 //! - [`assemble`]: from files to networks;
 //! - [`frame`], [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
 //! - [`sample`] and [`train`];
+//! - [`eval`]: what clips show, measured;
+//! - [`config`]: what users write, in layers; [`reproduce`]: the recipe's claims, trained and measured;
 //! - [`cli`]: the commands, the only part that prints.
 
 pub mod assemble;
 pub mod cli;
 pub mod clip;
+pub mod config;
 pub mod data;
 pub mod device;
 pub mod diffusion;
+pub mod eval;
 pub mod files;
 pub mod frame;
+pub mod machine;
 pub mod model;
 pub mod native;
 pub mod nn;
+pub mod reproduce;
 pub mod sample;
 pub mod tokenizer;
 pub mod train;

@@ -1,6 +1,11 @@
 //! From a prompt to a clip: text → noise → guided DDIM → frames.
 //!
-//! Borrows the networks, so that training can sample its own model between steps. Writes no file.
+//! [`Pipeline`] borrows the networks, so that training can sample its own model between steps; a [`Studio`] reads them from
+//! files. Writes no file.
+
+mod studio;
+
+pub use studio::{Cast, Studio};
 
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -79,16 +84,29 @@ impl Pipeline<'_> {
         noise: &Tensor,
         after: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Tensor, E> {
-        let guide = request.guidance_scale > 1.0;
-        let prompts = [request.negative_prompt.as_str(), request.prompt.as_str()];
-        let text = self.text_states(if guide { &prompts } else { &prompts[1..] });
-        let sampler = Ddim::new(self.schedule, request.steps);
+        self.denoise_together(std::slice::from_ref(request), noise, after)
+    }
+
+    /// Denoises `noise` `[B, C, F, h, w]`, one row per request, in one batch. Steps and guidance are the first request's; a
+    /// clip is the same as by itself, within rounding.
+    pub fn denoise_together<E>(
+        &self,
+        requests: &[Request],
+        noise: &Tensor,
+        after: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Tensor, E> {
+        let Request { steps, guidance_scale, .. } = requests[0];
+        let guide = guidance_scale > 1.0;
+        let negative = requests.iter().filter(|_| guide).map(|request| request.negative_prompt.as_str());
+        let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
+        let text = self.text_states(&prompts.collect::<Vec<_>>());
+        let sampler = Ddim::new(self.schedule, steps);
         let predict = |x: &Tensor, timestep: i64| {
             let batch = if guide { Tensor::cat(&[x, x], 0) } else { x.shallow_clone() };
             let timesteps = Tensor::full([batch.size()[0]], timestep, (Kind::Int64, self.device));
             let output = autocast(self.device, self.kind, || self.unet.forward(&batch, &timesteps, &text));
             let output = output.to_kind(Kind::Float);
-            if guide { guided(&output, request.guidance_scale) } else { output }
+            if guide { guided(&output, guidance_scale) } else { output }
         };
         no_grad(|| sampler.sample(noise.to_device(self.device), predict, after))
     }
@@ -103,9 +121,22 @@ impl Pipeline<'_> {
     pub fn decode_frame(&self, latents: &Tensor) -> Tensor {
         no_grad(|| {
             let latents = latents.to_device(self.device) / self.vae.config().scaling_factor;
-            (self.vae.decode(&latents) / 2.0 + 0.5).clamp(0.0, 1.0)
+            to_unit(&self.vae.decode(&latents))
         })
     }
+}
+
+/// What `vae` makes of a picture, whose sides it must divide: encoded to the mean, and decoded.
+pub fn reconstruct(vae: &Vae, picture: &Frame, device: Device) -> Frame {
+    let (height, width) = (picture.height as i64, picture.width as i64);
+    let bytes = Tensor::from_slice(&picture.rgb).view([1, height, width, 3]).permute([0, 3, 1, 2]);
+    let pixels = bytes.to_device(device).to_kind(Kind::Float) / 127.5 - 1.0;
+    frame(&no_grad(|| to_unit(&vae.decode(&vae.encode(&pixels).mean))))
+}
+
+/// From [-1, 1] to [0, 1].
+fn to_unit(picture: &Tensor) -> Tensor {
+    (picture / 2.0 + 0.5).clamp(0.0, 1.0)
 }
 
 /// `[1, 3, H, W]` in [0, 1] to 8 bits.

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use rayon::prelude::*;
+use clap::{Args as ClapArgs, Subcommand};
 
 use super::as_usage;
 use crate::clip::{self, Clip};
 use crate::data::augment::{self, Extent, Motion};
-use crate::data::shapes::{self, Scene, Split, Style};
+use crate::data::shapes::{self, Domain, Split, Style};
+use crate::data::write::{self, Format};
 use crate::data::{Size, decode};
 use crate::frame::Frame;
 
@@ -83,15 +83,6 @@ pub struct Shapes {
     veil: f64,
 }
 
-/// What the world is seen as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Domain {
-    /// Clips with captions that say how things move
-    Video,
-    /// Pictures with captions that say where things are
-    Stills,
-}
-
 /// Arguments of `animatediff data augment`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Augment {
@@ -137,15 +128,6 @@ struct Form {
     overwrite: bool,
 }
 
-/// How clips are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// H.264 video
-    Mp4,
-    /// Folders of numbered PNG
-    Frames,
-}
-
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
     match &args.command {
@@ -169,7 +151,7 @@ impl Form {
         ensure!(clips > 0, "--clips 0 makes nothing; give at least 1");
         ensure!(self.frames > 0, "--frames 0 makes no clip; give at least 1");
         ensure!((0.01..=1000.0).contains(&self.fps), "--fps {} is not a rate; give 0.01 to 1000", self.fps);
-        let format = self.format.unwrap_or(if cfg!(feature = "ffmpeg") { Format::Mp4 } else { Format::Frames });
+        let format = self.format.unwrap_or_default();
         if format == Format::Mp4 {
             ensure!(
                 self.size.width.is_multiple_of(2) && self.size.height.is_multiple_of(2),
@@ -177,21 +159,13 @@ impl Form {
                 self.size
             );
         }
-        clip::check_target(&folder.join(name(0, format)))?;
+        clip::check_target(&folder.join(format.name(0)))?;
         Ok(format)
     }
 }
 
-/// File or folder name of clip number `index`.
-fn name(index: usize, format: Format) -> String {
-    match format {
-        Format::Mp4 => format!("{index:05}.mp4"),
-        Format::Frames => format!("{index:05}"),
-    }
-}
-
 /// Makes room for `folder`, whose contents were made by the same command: `is_ours` says so of each entry.
-fn make_room(folder: &Path, overwrite: bool, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
+pub(super) fn make_room(folder: &Path, overwrite: bool, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -229,16 +203,15 @@ impl Shapes {
         let (folder, format) = self.check().map_err(as_usage)?;
         let (is_folder, is_table) = (folder.clone(), self.out.join("clips.csv"));
         make_room(&self.out, self.form.overwrite, |path| path == is_folder || path == is_table).map_err(as_usage)?;
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let rows = (0..self.clips).into_par_iter().map(|index| self.make(&folder, index, format));
-        let rows = rows.collect::<Result<Vec<_>>>()?;
-        let mut table = csv::Writer::from_writer(Vec::new());
-        table.write_record(self.domain.columns())?;
-        rows.iter().try_for_each(|row| table.write_record(row))?;
-        let path = self.out.join("clips.csv");
-        fs::write(&path, table.into_inner()?).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}: {} {} in {}", path.display(), self.clips, self.domain.what(), folder.display());
+        let path = self.set(format).write(&self.out, self.clips, || Ok(()))?;
+        println!("{}: {} {} in {}", path.display(), self.clips, what(self.domain), folder.display());
         Ok(())
+    }
+
+    fn set(&self, format: Format) -> shapes::Set {
+        let &Form { size, frames, fps, seed, .. } = &self.form;
+        let &Shapes { domain, style, split, veil, .. } = self;
+        shapes::Set { domain, style, split, veil, size, frames, fps, seed, format }
     }
 
     /// Where they go and how they are kept, checked before any work.
@@ -246,7 +219,7 @@ impl Shapes {
         ensure!((0.0..=1.0).contains(&self.veil), "--veil {}: give a strength from 0 to 1", self.veil);
         match self.domain {
             Domain::Video => {
-                let folder = self.out.join("videos");
+                let folder = self.out.join(self.domain.folder());
                 let format = self.form.check(&folder, self.clips)?;
                 Ok((folder, format))
             }
@@ -254,48 +227,16 @@ impl Shapes {
                 ensure!(self.clips > 0, "--clips 0 makes nothing; give at least 1");
                 ensure!(self.split == Split::Seen, "--split is of motions, and stills have none; remove it");
                 ensure!(self.form.format.is_none(), "--format is of clips, and stills are PNG; remove it");
-                Ok((self.out.join("stills"), Format::Frames))
-            }
-        }
-    }
-
-    /// Renders and writes clip number `index`; its row of the table.
-    fn make(&self, folder: &Path, index: usize, format: Format) -> Result<Vec<String>> {
-        let Form { size, frames, fps, seed, .. } = self.form;
-        match self.domain {
-            Domain::Video => {
-                let scene = Scene::draw(seed, index as u64, self.split);
-                let clean = scene.render(self.style, size, frames, fps);
-                let clip = if self.veil > 0.0 { shapes::veil(&clean, self.veil) } else { clean };
-                let file = name(index, format);
-                clip.save(&folder.join(&file))?;
-                let seconds = format!("{:.3}", frames as f64 / fps);
-                Ok(vec![format!("{index:05}"), file, seconds, "videos".into(), scene.caption()])
-            }
-            Domain::Stills => {
-                let scene = Scene::still(seed, index as u64);
-                let file = format!("{index:05}.png");
-                scene.frame(self.style, size, 0.0).save_png(&folder.join(&file))?;
-                Ok(vec![format!("stills/{file}"), scene.still_caption()])
+                Ok((self.out.join(self.domain.folder()), Format::Frames))
             }
         }
     }
 }
 
-impl Domain {
-    /// WebVid's columns for videos, paths for pictures.
-    fn columns(self) -> &'static [&'static str] {
-        match self {
-            Domain::Video => &["videoid", "contentUrl", "duration", "page_dir", "name"],
-            Domain::Stills => &["video", "caption"],
-        }
-    }
-
-    fn what(self) -> &'static str {
-        match self {
-            Domain::Video => "clips",
-            Domain::Stills => "stills",
-        }
+fn what(domain: Domain) -> &'static str {
+    match domain {
+        Domain::Video => "clips",
+        Domain::Stills => "stills",
     }
 }
 
@@ -308,9 +249,7 @@ impl Augment {
         fs::create_dir_all(&self.out).with_context(|| format!("cannot create {}", self.out.display()))?;
         for index in 0..clips {
             let (input, caption) = &inputs[index % inputs.len()];
-            self.film(input, index).map_err(as_usage)?.save(&self.out.join(name(index, format)))?;
-            let text = self.out.join(format!("{index:05}.txt"));
-            fs::write(&text, format!("{caption}\n")).with_context(|| format!("cannot write {}", text.display()))?;
+            write::captioned(&self.out, index, &self.film(input, index).map_err(as_usage)?, caption, format)?;
         }
         println!("{}: {clips} clips", self.out.display());
         Ok(())

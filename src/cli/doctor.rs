@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     files,
+    machine::{gpus, processor},
     native::{Cuda, libtorch_folder, load_cuda, torch_version},
     video::ffmpeg_report,
 };
@@ -91,28 +92,9 @@ fn print_text(findings: &Map<String, Value>) {
     }
 }
 
-fn processor() -> String {
-    let field = |text: &str, name: &str| {
-        text.lines()
-            .find(|line| line.starts_with(name))
-            .and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
-    };
-    std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| field(&text, "model name"))
-        .unwrap_or("unknown".into())
-}
-
 fn driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     text.lines().next().map(str::to_owned)
-}
-
-/// The models of the GPUs, as the driver names them.
-fn gpus() -> Vec<String> {
-    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let model = |text: String| Some(text.lines().find(|line| line.starts_with("Model:"))?[6..].trim().to_owned());
-    folders.filter_map(|folder| model(std::fs::read_to_string(folder.path().join("information")).ok()?)).collect()
 }
 
 /// Where `scripts/setup.sh` keeps libtorch.

@@ -56,6 +56,13 @@ pub fn say(line: &str) {
     BARS.suspend(|| eprintln!("{line}"));
 }
 
+/// `1:02:03` or `2:03`.
+pub fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 /// Where logs are written: whole lines, past the bars.
 pub fn writer() -> impl Write {
     Lines

@@ -2,7 +2,7 @@
 
 mod job;
 mod output;
-mod studio;
+mod set;
 
 use std::path::PathBuf;
 
@@ -10,10 +10,11 @@ use anyhow::Result;
 use clap::ValueEnum;
 use tch::Tensor;
 
+pub(super) use self::job::LoraEntry;
 use self::{
-    job::{Job, LoraEntry, Shot},
+    job::{Job, Shot},
     output::Target,
-    studio::{Order, Studio},
+    set::{Order, Set},
 };
 use super::usage;
 use crate::{
@@ -149,14 +150,14 @@ pub fn run(args: Args) -> Result<()> {
     check_orders(&orders, &target, args.save_latents.is_some())?;
     let mut made = Made::default();
     for order in &orders {
-        let studio = Studio::open(order, device)?;
+        let set = Set::open(order, device)?;
         for (row, request) in order.requests.iter().enumerate() {
             let index = made.clips.len();
             let label = format!("{}/{}", index + 1, prompts.len());
-            let (latents, frames) = studio.sample(request, row, &label)?;
+            let (latents, frames) = set.sample(request, row, &label)?;
             let clip = Clip { frames, fps: order.fps() };
             let path = target.save(index, &clip, args.overwrite)?;
-            target.save_settings(index, &studio.settings(row, request))?;
+            target.save_settings(index, &set.settings(row, request))?;
             println!("{}", path.display());
             made.clips.push(clip);
             made.latents.push(latents);

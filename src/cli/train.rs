@@ -3,25 +3,25 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 
 use super::{
-    progress::{Progress, say},
+    progress::{Progress, clock, say},
     usage,
 };
 use crate::{
+    config,
     device::DeviceChoice,
     train::{
-        Config, Stage,
+        Stage,
         folder::RunFolder,
         run::{Finished, Observer, Pace, Run, Summary},
         trainer::StepReport,
     },
-    yaml::{self, Layers, UserFile},
+    yaml,
 };
 
 /// Train one of the three stages, the image model or its VAE
@@ -163,7 +163,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let resume = args.resume.as_deref().map(Resume::find).transpose()?;
     let file = args.config.clone().or_else(|| resume.as_ref().map(|resume| resume.folder.join("config.yaml")));
-    let config = load(stage, file.as_deref(), &args.overrides())?;
+    let config = config::load(stage, file.as_deref(), &args.overrides())?;
     if args.print_config {
         print!("{}", yaml::to_text(&config));
         return Ok(ExitCode::SUCCESS);
@@ -246,26 +246,6 @@ impl StageArgs {
     }
 }
 
-/// Loads and checks a configuration: stage defaults, file, settings.
-pub fn load(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<Config> {
-    let defaults = serde_yaml::to_value(Config::for_stage(stage)).expect("a configuration is plain data");
-    let text = match file {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|error| usage(format!("{}: cannot be read: {error}", path.display())))?,
-        ),
-        None => None,
-    };
-    let file = file.zip(text.as_deref()).map(|(path, text)| UserFile { path, text });
-    let layers = Layers { defaults: Some(&defaults), file, overrides, replaced: &["unet_additional_kwargs"] };
-    let config: Config = yaml::load(layers)?;
-    config
-        .check(stage)
-        .map_err(|(key, message)| usage(format!("{}: `{key}`: {message}", yaml::origin(layers, key))))?;
-    config.train_data.check().with_context(|| yaml::origin(layers, "train_data").to_string())?;
-    Ok(config)
-}
-
 fn default_name(config: Option<&Path>, stage: Stage) -> String {
     let stem = config.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
     stem.unwrap_or_else(|| stage.to_string())
@@ -335,11 +315,4 @@ impl Observer for Terminal {
     fn wrote(&mut self, what: &str, path: &Path) {
         say(&format!("{what} {}", path.display()));
     }
-}
-
-/// `1:02:03` or `2:03`.
-fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }

@@ -21,22 +21,33 @@ const TRAINING_PIXELS: usize = 1 << 19;
 const DITHER: f32 = 12.0;
 
 impl Clip {
+    /// The clip as a GIF that loops for ever.
+    pub fn gif(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.encode_gif(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Writes the clip as a GIF that loops for ever.
     pub(super) fn write_gif(&self, path: &Path) -> Result<()> {
+        let mut file = BufWriter::new(File::create(path).with_context(|| format!("cannot create {}", path.display()))?);
+        self.encode_gif(&mut file)?;
+        file.flush().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn encode_gif(&self, out: &mut impl Write) -> Result<()> {
         let (width, height) = self.size()?;
         let (width, height) = (side(width)?, side(height)?);
         let delays = delays(self.frames.len(), self.fps)?;
         let mut palette = Palette::of(self);
-        let mut file = BufWriter::new(File::create(path).with_context(|| format!("cannot create {}", path.display()))?);
-        let mut encoder = ::gif::Encoder::new(&mut file, width, height, &palette.rgb)?;
+        let mut encoder = ::gif::Encoder::new(out, width, height, &palette.rgb)?;
         encoder.set_repeat(::gif::Repeat::Infinite)?;
         for (frame, delay) in self.frames.iter().zip(delays) {
             let indices = palette.apply(&frame.rgb, frame.width);
             let picture = ::gif::Frame { width, height, delay, buffer: indices.into(), ..Default::default() };
             encoder.write_frame(&picture)?;
         }
-        drop(encoder);
-        file.flush().with_context(|| format!("cannot write {}", path.display()))
+        Ok(())
     }
 }
 

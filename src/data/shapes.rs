@@ -9,8 +9,10 @@
 
 mod render;
 mod scene;
+mod set;
 mod veil;
 
 pub use render::Style;
 pub use scene::{COLOURS, Motion, Pose, Scene, Shape, Split, TONES, Texture};
+pub use set::{Domain, Set};
 pub use veil::{STRENGTH, veil, watermark};

@@ -152,8 +152,8 @@ pub fn file_stem(caption: &str, fallback: &str) -> String {
     if stem.is_empty() { fallback.to_owned() } else { stem.to_owned() }
 }
 
-/// Takes the lock of a folder, or says who has it. The operating system lets go of it with the process, however that ends.
-fn lock(root: &Path) -> Result<File> {
+/// Takes the lock of a run's folder, or says who has it. The operating system lets go of it with the process, however that ends.
+pub(crate) fn lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK);
     let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = open.map_err(|e| failed(&path, "open", e))?;
@@ -161,7 +161,7 @@ fn lock(root: &Path) -> Result<File> {
         Err(Errno::WOULDBLOCK) => {
             let mut owner = String::new();
             let _ = file.read_to_string(&mut owner);
-            bail!("{}: another process is writing this run ({})", root.display(), owner.trim());
+            bail!("{}: another process is writing here ({})", root.display(), owner.trim());
         }
         other => other.with_context(|| format!("{}: cannot lock the run", path.display()))?,
     }

@@ -23,7 +23,7 @@ fn a_run_gets_a_stamped_folder_with_its_parts() {
 fn two_processes_cannot_write_one_run() {
     if let Some(dir) = child::folder() {
         let message = RunFolder::open(&dir).unwrap_err().to_string();
-        assert!(message.contains("another process is writing this run (pid "), "{message}");
+        assert!(message.contains("another process is writing here (pid "), "{message}");
         return;
     }
     let dir = tempdir().unwrap();

@@ -10,10 +10,11 @@ mod cli {
     mod help;
     mod refusals;
     mod sampling;
-    mod support;
+    pub mod support;
     mod training;
 }
 mod data;
+mod eval;
 mod files;
 mod folder;
 mod golden {
@@ -31,6 +32,7 @@ mod interrupt;
 mod lr;
 mod metrics;
 mod objective;
+mod reproduce;
 mod selfcheck;
 mod support;
 mod video;

@@ -25,6 +25,20 @@ pub enum Style {
     Night,
 }
 
+impl Style {
+    /// All of them.
+    pub const ALL: [Style; 3] = [Style::Flat, Style::Outlines, Style::Night];
+
+    /// What shapes of the colour `index` of [`COLOURS`] are painted with, in levels.
+    pub fn ink(self, index: usize) -> [f64; 3] {
+        let colour = COLOURS[index].1.map(f64::from);
+        match self {
+            Style::Flat | Style::Outlines => colour,
+            Style::Night => mix(colour, [255.0; 3], 0.35),
+        }
+    }
+}
+
 impl Scene {
     /// The scene as `frames` frames of `size`, shown `fps` times a second.
     pub fn render(&self, style: Style, size: Size, frames: usize, fps: f64) -> Clip {
@@ -60,12 +74,12 @@ impl Scene {
     /// The colour of a point: `(dx, dy)` from the shape's centre in radii, `place` in shorter sides of the picture.
     fn point(&self, style: Style, (dx, dy): (f64, f64), place: (f64, f64)) -> Colour {
         let colour = COLOURS[self.colour].1.map(f64::from);
+        let ink = style.ink(self.colour);
         let depth = self.shape.depth(dx, dy);
         let behind = self.behind(style, place);
         match style {
-            Style::Flat if depth >= 0.0 => colour,
-            Style::Outlines if (0.0..OUTLINE).contains(&depth) => colour,
-            Style::Night if depth >= 0.0 => mix(colour, [255.0; 3], 0.35),
+            Style::Flat | Style::Night if depth >= 0.0 => ink,
+            Style::Outlines if (0.0..OUTLINE).contains(&depth) => ink,
             Style::Night => mix(behind, colour, 0.55 * (depth / 0.3).exp()),
             Style::Flat | Style::Outlines => behind,
         }
@@ -90,7 +104,7 @@ impl Scene {
 
 impl Shape {
     /// How deep inside the shape of radius 1 around the origin a point lies; negative outside. Down is positive.
-    fn depth(self, x: f64, y: f64) -> f64 {
+    pub(crate) fn depth(self, x: f64, y: f64) -> f64 {
         match self {
             Shape::Circle => 1.0 - x.hypot(y),
             Shape::Square => 0.9 - x.abs().max(y.abs()),

@@ -598,7 +598,7 @@ fn two_processes_cannot_write_one_run() {
         wait $run || exit $?";
     let done = desk.run(line);
     assert_eq!(done.code, Some(143), "{}", done.stderr);
-    assert!(done.stderr.contains("another process is writing this run"), "{}", done.stderr);
+    assert!(done.stderr.contains("another process is writing here"), "{}", done.stderr);
     assert!(!done.stdout.contains("twice"));
 }
 

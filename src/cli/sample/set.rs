@@ -7,22 +7,15 @@ use tch::{Device, Kind, Tensor};
 
 use super::job::{self, Job, LoraEntry, Shot};
 use crate::{
-    assemble::{Base, InferenceConfig, Motion, UNetParts, read_adapter, read_motion_lora},
+    assemble::{Base, InferenceConfig, Motion},
     cli::{
         progress::{Progress, say},
         usage,
     },
     device::Precision,
-    diffusion::NoiseSchedule,
     frame::Frame,
-    model::{
-        clip::TextEncoder,
-        unet::{UNet, motion},
-        vae::Vae,
-    },
-    nn::{Plan, Source},
-    sample::{Pipeline, Request},
-    tokenizer::Tokenizer,
+    nn::Source,
+    sample::{Cast, Request, Studio},
     weights,
     yaml::{self, Layers, UserFile},
 };
@@ -94,26 +87,19 @@ impl<'a> Order<'a> {
 }
 
 /// The networks of one job. Built anew for every job, so that nothing of one shows in the next.
-pub struct Studio<'a> {
+pub struct Set<'a> {
     job: &'a Job,
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    vae: Vae,
-    unet: UNet,
-    motion: Option<motion::Config>,
+    studio: Studio,
     noise: Option<Noise>,
-    schedule: NoiseSchedule,
-    device: Device,
-    kind: Kind,
 }
 
-impl<'a> Studio<'a> {
+impl<'a> Set<'a> {
     /// Reads all weights of `order`.
-    pub fn open(order: &Order<'a>, device: Device) -> Result<Studio<'a>> {
+    pub fn open(order: &Order<'a>, device: Device) -> Result<Set<'a>> {
         let Order { job, base, inference, requests } = order;
         let first = job.latents_row.unwrap_or(0);
         let noise = job.latents.as_deref().map(|path| Noise::read(path, first, requests.len())).transpose()?;
-        let mut parts = UNetParts::new(base);
+        let mut cast = Cast { noise_scheduler_kwargs: inference.noise_scheduler_kwargs.clone(), ..Cast::default() };
         if let Some(path) = &job.motion_module {
             let mut motion = Motion::read(path, inference.unet_additional_kwargs.clone())?;
             if let Some(scope) = job.motion_norm {
@@ -121,26 +107,19 @@ impl<'a> Studio<'a> {
             }
             let version = motion.config.version().unwrap_or("of its own architecture");
             say(&format!("motion module {}: {version}", path.display()));
-            parts.motion = Some(motion);
+            cast.motion = Some(motion);
         }
-        let motion = parts.motion.as_ref().map(|motion| motion.config.clone());
-        if let Some(path) = &job.adapter_lora_path {
-            parts.merged.push((read_adapter(path)?, job.adapter_lora_scale.unwrap_or(1.0)));
-        }
-        for LoraEntry { path, alpha } in &job.motion_module_lora_configs {
-            parts.merged.push((read_motion_lora(path)?, *alpha));
-        }
-        let kind = job.dtype.unwrap_or_default().kind(device);
-        let (unet, _) = parts.build(Plan::frozen(), device, kind)?;
-        let (text_encoder, _) = base.text_encoder(Plan::frozen(), device, Kind::Float)?;
-        let (tokenizer, vae) = (base.tokenizer()?, base.vae(device, Kind::Float)?);
-        let schedule = NoiseSchedule::new(&inference.noise_scheduler_kwargs);
-        Ok(Studio { job, tokenizer, text_encoder, vae, unet, motion, noise, schedule, device, kind })
+        let scale = job.adapter_lora_scale.unwrap_or(1.0);
+        cast.adapter = job.adapter_lora_path.clone().map(|path| (path, scale));
+        let loras = job.motion_module_lora_configs.iter();
+        cast.motion_loras = loras.map(|LoraEntry { path, alpha }| (path.clone(), *alpha)).collect();
+        let studio = Studio::open(base, cast, device, job.dtype.unwrap_or_default().kind(device))?;
+        Ok(Set { job, studio, noise })
     }
 
     /// What a user should know about a request that works, but perhaps not as meant.
     fn warn(&self, request: &Request) {
-        let trained = self.motion.as_ref().map(|motion| motion.motion_module_kwargs.temporal_position_encoding_max_len);
+        let trained = self.studio.motion().map(|motion| motion.motion_module_kwargs.temporal_position_encoding_max_len);
         if let Some(trained) = trained.filter(|&trained| request.frames > trained) {
             say(&format!(
                 "warning: {} frames are more than the {trained} the motion module was made for",
@@ -148,7 +127,7 @@ impl<'a> Studio<'a> {
             ));
         }
         for prompt in [&request.prompt, &request.negative_prompt] {
-            let dropped = self.tokenizer.dropped_tokens(prompt);
+            let dropped = self.studio.tokenizer().dropped_tokens(prompt);
             if dropped > 0 {
                 let words: String = prompt.chars().take(40).collect();
                 say(&format!("warning: the prompt `{words}…` is {dropped} tokens longer than what the model reads"));
@@ -159,15 +138,7 @@ impl<'a> Studio<'a> {
     /// Samples clip number `row` of the job: its latents, on the CPU, and its frames.
     pub fn sample(&self, request: &Request, row: usize, label: &str) -> Result<(Tensor, Vec<Frame>)> {
         self.warn(request);
-        let pipeline = Pipeline {
-            tokenizer: &self.tokenizer,
-            text_encoder: &self.text_encoder,
-            vae: &self.vae,
-            unet: &self.unet,
-            schedule: &self.schedule,
-            device: self.device,
-            kind: self.kind,
-        };
+        let pipeline = self.studio.pipeline();
         let shape = pipeline.latent_shape(request);
         let noise = match self.noise.as_ref().map(|noise| noise.row(row)) {
             Some(noise) if noise.size() == shape => noise,
@@ -191,7 +162,7 @@ impl<'a> Studio<'a> {
     /// The job that makes this clip again, and nothing else.
     pub fn settings(&self, row: usize, request: &Request) -> Job {
         let job = self.job;
-        let dtype = match self.kind {
+        let dtype = match self.studio.kind() {
             Kind::BFloat16 => Precision::Bf16,
             Kind::Half => Precision::Fp16,
             _ => Precision::Fp32,
@@ -209,7 +180,7 @@ impl<'a> Studio<'a> {
             frames: Some(request.frames),
             fps: Some(job.fps.unwrap_or(8.0)),
             scheduler: Some("ddim".into()),
-            motion_norm: self.motion.as_ref().map(|motion| motion.motion_norm),
+            motion_norm: self.studio.motion().map(|motion| motion.motion_norm),
             ..job.clone()
         }
     }
