@@ -8,11 +8,14 @@ use crate::{
         augment,
         shapes::{Scene, Style},
     },
-    eval::{classify, jump, track},
+    eval::{camera, classify, jump, style, track, watermark},
     frame::Frame,
 };
 
-pub use crate::{data::shapes::Motion, eval::jump::Jump};
+pub use crate::{
+    data::shapes::Motion,
+    eval::{camera::Similarity, jump::Jump},
+};
 
 /// What an animation shows of what was asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,24 +68,40 @@ pub fn jump_ratio(these: &[Jump], those: &[Jump]) -> Jump {
     jump::ratio(these, those)
 }
 
-/// Mean energy of the watermark.
+/// How strongly all of `clips` together carry the watermark.
 pub fn watermark(clips: &[Clip]) -> f64 {
-    mean(&clips.par_iter().map(watermark::energy).collect::<Vec<_>>())
+    let frames: Vec<Frame> = clips.iter().flat_map(|clip| clip.frames.iter().cloned()).collect();
+    watermark::energy(&frames)
 }
 
 /// What the camera does in each clip.
-pub fn cameras(clips: &[Clip]) -> Vec<camera::Similarity> {
+pub fn cameras(clips: &[Clip]) -> Vec<Similarity> {
     clips.par_iter().map(camera::fit).collect()
 }
 
-/// The share of clips that show all of `motions`.
-pub fn share_of_camera(clips: &[Clip], motions: &[augment::Motion]) -> f64 {
-    share(&cameras(clips), |found| motions.iter().all(|motion| found.shows(*motion)))
+/// The share of cameras that do `motion`, and nothing else as strongly.
+pub fn share_of_camera(cameras: &[Similarity], motion: augment::Motion) -> f64 {
+    share(cameras, |found| found.shows(motion))
 }
 
-/// How far the camera goes in the way of `motion`, in the mean.
-pub fn amount_of_camera(clips: &[Clip], motion: augment::Motion) -> f64 {
-    mean(&cameras(clips).iter().map(|found| found.amount(motion)).collect::<Vec<_>>())
+/// The share of cameras that do all of `motions`, each as far as it would have to alone.
+pub fn share_of_all(cameras: &[Similarity], motions: &[augment::Motion]) -> f64 {
+    share(cameras, |found| motions.iter().all(|motion| found.amount(*motion) >= least(*motion, found.side)))
+}
+
+/// How far a camera has to go at least.
+fn least(motion: augment::Motion, side: f64) -> f64 {
+    use augment::Motion::{PanLeft, PanRight, RollAnticlockwise, RollClockwise, TiltDown, TiltUp, ZoomIn, ZoomOut};
+    match motion {
+        ZoomIn | ZoomOut => camera::ZOOM.ln(),
+        PanLeft | PanRight | TiltUp | TiltDown => camera::SLIDE * side,
+        RollClockwise | RollAnticlockwise => camera::ROLL,
+    }
+}
+
+/// How far the cameras go in the way of `motion`, in the mean.
+pub fn amount_of_camera(cameras: &[Similarity], motion: augment::Motion) -> f64 {
+    mean(&cameras.iter().map(|found| found.amount(motion)).collect::<Vec<_>>())
 }
 
 /// How far `frames` are from `stills` in style, in multiples of how far the stills are from each other.
@@ -98,40 +117,4 @@ pub fn psnr(these: &[Frame], those: &[Frame]) -> f64 {
     let total: f64 = these.iter().zip(those).map(squares).sum();
     let count: usize = these.iter().map(|frame| frame.rgb.len()).sum();
     10.0 * (255f64.powi(2) * count as f64 / total).log10()
-}
-
-mod watermark {
-    pub fn energy(_: &crate::clip::Clip) -> f64 {
-        f64::NAN
-    }
-}
-/// Not there yet.
-pub mod camera {
-    use crate::clip::Clip;
-    use crate::data::augment;
-    /// x
-    #[derive(Clone, Copy, Debug)]
-    pub struct Similarity {
-        scale: f64,
-    }
-    pub(super) fn fit(_: &Clip) -> Similarity {
-        Similarity { scale: 1.0 }
-    }
-    impl Similarity {
-        pub(super) fn shows(&self, _: augment::Motion) -> bool {
-            false
-        }
-        pub(super) fn amount(&self, _: augment::Motion) -> f64 {
-            self.scale
-        }
-    }
-}
-mod style {
-    use crate::frame::Frame;
-    pub fn distance(_: &[Frame], _: &[Frame]) -> f64 {
-        f64::NAN
-    }
-    pub fn spread(_: &[Frame]) -> f64 {
-        1.0
-    }
 }

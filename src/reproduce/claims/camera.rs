@@ -11,7 +11,7 @@ use super::super::{
         Target::{AtLeast, Between},
         Unit::{Bytes, Share, Times},
     },
-    measure::{amount_of_camera, share_of_camera},
+    measure::{Similarity, amount_of_camera, cameras, share_of_all, share_of_camera},
     sets::camera,
 };
 use crate::{
@@ -34,24 +34,26 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let mut found = Finding::default();
     let still = shoot(lab, "without-motion-lora", &scenes, &[])?;
     let mut rows = vec![("without MotionLoRA".to_owned(), still.clone())];
-    let mut kept: Vec<(Motion, PathBuf, Vec<Clip>)> = Vec::new();
+    let unmoved = cameras(&still);
+    let mut kept: Vec<(Motion, PathBuf, Vec<Similarity>)> = Vec::new();
     for motion in MOVES {
         let name = camera(motion);
-        found.note(format!("{name} without MotionLoRA"), Share, share_of_camera(&still, &[motion]));
+        found.note(format!("{name} without MotionLoRA"), Share, share_of_camera(&unmoved, motion));
         for &clips in &counts {
             for &rank in &ranks {
                 let lora = lab.motion_lora(motion, clips, rank)?;
                 let order = format!("with-{name}-{clips}-clips-rank-{rank}");
                 let made = shoot(lab, &order, &scenes, &[(&lora, 1.0)])?;
-                let share = share_of_camera(&made, &[motion]);
+                let moved = cameras(&made);
+                let share = share_of_camera(&moved, motion);
                 if clips == most {
                     found.claim(cell(motion, clips, rank), Share, share, AtLeast(0.9));
                 } else {
                     found.note(cell(motion, clips, rank), Share, share);
                 }
                 if (clips, rank) == (most, middle) {
-                    rows.push((name.clone(), made.clone()));
-                    kept.push((motion, lora, made));
+                    rows.push((name.clone(), made));
+                    kept.push((motion, lora, moved));
                 }
             }
         }
@@ -65,12 +67,12 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let [(one, first, _), (other, second, _), ..] = kept.as_slice() else { unreachable!("there are three moves") };
     let together = shoot(lab, "two-together", &scenes, &[(first, 1.0), (second, 1.0)])?;
     let name = format!("{} and {} together", camera(*one), camera(*other));
-    found.claim(format!("{name}, both shown"), Share, share_of_camera(&together, &[*one, *other]), AtLeast(0.5));
+    found.claim(format!("{name}, both shown"), Share, share_of_all(&cameras(&together), &[*one, *other]), AtLeast(0.5));
     rows.push((name, together));
     for (motion, lora, whole) in &kept {
         let half = shoot(lab, &format!("half-{}", camera(*motion)), &scenes, &[(lora, 0.5)])?;
         let name = format!("{} at scale 0.5, amount over that at 1", camera(*motion));
-        let ratio = amount_of_camera(&half, *motion) / amount_of_camera(whole, *motion);
+        let ratio = amount_of_camera(&cameras(&half), *motion) / amount_of_camera(whole, *motion);
         found.claim(name, Times, ratio, Between(0.3, 0.7));
         rows.push((format!("{} at scale 0.5", camera(*motion)), half));
     }
