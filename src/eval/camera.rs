@@ -243,8 +243,8 @@ impl Sums {
             let (a, b) = ways[i];
             let (gx, gy) = (weight * (slopes.xx * a + slopes.xy * b), weight * (slopes.xy * a + slopes.yy * b));
             self.right[i] += weight * (slopes.x * a + slopes.y * b);
-            for j in 0..=i {
-                self.normal[i][j] += gx * ways[j].0 + gy * ways[j].1;
+            for (entry, way) in self.normal[i].iter_mut().zip(&ways[..=i]) {
+                *entry += gx * way.0 + gy * way.1;
             }
         }
     }

@@ -41,7 +41,7 @@ pub enum Network {
     /// A UNet, for all stages of diffusion.
     Denoiser(Box<Denoiser>),
     /// A VAE.
-    Autoencoder(Autoencoder),
+    Autoencoder(Box<Autoencoder>),
 }
 
 /// Tensors by name: `unet.…` and `text_encoder.…`, or `vae.…`.
@@ -72,7 +72,7 @@ impl Trainer {
         tch::manual_seed(config.global_seed as i64);
         let (network, weights) = if recipe.stage == Stage::Vae {
             let (autoencoder, weights) = Autoencoder::new(config, recipe, base, device, kind)?;
-            (Network::Autoencoder(autoencoder), weights)
+            (Network::Autoencoder(Box::new(autoencoder)), weights)
         } else {
             let (denoiser, weights) = Denoiser::new(config, recipe, base, device, kind)?;
             (Network::Denoiser(Box::new(denoiser)), weights)

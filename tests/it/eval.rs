@@ -226,7 +226,9 @@ fn jumps_see_what_shakes_and_nothing_else() {
     let shaken = set(
         &|at, scene| {
             let aside = 0.03 * [0.0, 1.0, -1.0][at % 3];
-            [&mut scene.way.0, &mut scene.way.1].map(|pose| pose.x += aside);
+            for pose in [&mut scene.way.0, &mut scene.way.1] {
+                pose.x += aside;
+            }
         },
         &|_, frame| frame,
     );
