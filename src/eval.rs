@@ -14,9 +14,12 @@
 mod mask;
 mod plane;
 
+pub mod camera;
 pub mod classify;
 pub mod jump;
 pub mod segment;
+pub mod style;
 pub mod track;
+pub mod watermark;
 
 pub use mask::Mask;

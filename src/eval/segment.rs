@@ -58,7 +58,7 @@ pub(super) fn tinge([red, green, blue]: [f64; 3]) -> [f64; 2] {
 }
 
 /// The tinge of each pixel, slightly softened against noise.
-fn tinges(frame: &Frame) -> [Plane; 2] {
+pub(super) fn tinges(frame: &Frame) -> [Plane; 2] {
     [0, 1].map(|axis| Plane::of(frame, |rgb| tinge(rgb)[axis]).soft())
 }
 

@@ -1,13 +1,16 @@
 //! Measures of clips, on rendered truth.
 
 use animatediff::clip::Clip;
+use animatediff::data::augment::{self, Extent};
 use animatediff::data::choice;
-use animatediff::data::shapes::{Motion, Pose, Scene, Split, Style, veil};
+use animatediff::data::shapes::{Motion, Pose, Scene, Split, Style, Texture, veil};
 use animatediff::data::{Size, shapes};
+use animatediff::eval::camera::{self, Similarity};
 use animatediff::eval::classify::classify;
 use animatediff::eval::jump::{self, Jump, jump};
 use animatediff::eval::segment::segment;
 use animatediff::eval::track::{Spot, Track, track};
+use animatediff::eval::{style, watermark};
 use animatediff::frame::Frame;
 
 const SIDE: usize = 64;
@@ -223,7 +226,8 @@ fn jumps_see_what_shakes_and_nothing_else() {
     let shaken = set(
         &|at, scene| {
             let aside = 0.03 * [0.0, 1.0, -1.0][at % 3];
-            [&mut scene.way.0, &mut scene.way.1].map(|pose| pose.x += aside);
+            scene.way.0.x += aside;
+            scene.way.1.x += aside;
         },
         &|_, frame| frame,
     );
@@ -241,4 +245,134 @@ fn jumps_see_what_shakes_and_nothing_else() {
     assert_eq!(ratio(&shaken), [true, false, false], "{:?}", jump::ratio(&shaken, &even));
     assert_eq!(ratio(&blinking), [false, true, false], "{:?}", jump::ratio(&blinking, &even));
     assert_eq!(ratio(&flickering), [false, false, true], "{:?}", jump::ratio(&flickering, &even));
+}
+
+// The corpus's mark.
+
+#[test]
+fn watermarks_are_measured_by_their_strength() {
+    const STRENGTHS: [f64; 5] = [0.0, 0.1, 0.25, 0.5, 0.75];
+    for style in Style::ALL {
+        let energies: Vec<[f64; 5]> = (0..16)
+            .map(|index| {
+                let (_, clip) = film(8, index, style, 4);
+                STRENGTHS.map(|strength| match strength {
+                    0.0 => watermark::energy(&clip.frames),
+                    strength => watermark::energy(&veil(&clip, strength).frames),
+                })
+            })
+            .collect();
+        for energies in &energies {
+            assert!(energies.is_sorted_by(|a, b| a < b), "{style:?}: {energies:?}");
+            assert!(energies[0].abs() < 0.04, "{style:?}, clean: {}", energies[0]);
+        }
+        for (at, strength) in STRENGTHS.into_iter().enumerate() {
+            let mean = energies.iter().map(|energies| energies[at]).sum::<f64>() / energies.len() as f64;
+            assert!((mean - strength).abs() < 0.05, "{style:?}: {mean} for {strength}");
+        }
+    }
+    assert_eq!(watermark::energy(&[]), 0.0);
+}
+
+// The camera.
+
+const CAMERA: [augment::Motion; 8] = [
+    augment::Motion::ZoomIn,
+    augment::Motion::ZoomOut,
+    augment::Motion::PanLeft,
+    augment::Motion::PanRight,
+    augment::Motion::TiltUp,
+    augment::Motion::TiltDown,
+    augment::Motion::RollClockwise,
+    augment::Motion::RollAnticlockwise,
+];
+
+/// What [`Similarity::amount`] should be for a clip that was filmed from a square picture.
+fn filmed_amount(motion: augment::Motion, extent: Extent, source: Size) -> f64 {
+    let [from, to] = [0.0, 1.0].map(|time| augment::crop(motion, extent, source, SIZE, time));
+    match motion {
+        augment::Motion::ZoomIn | augment::Motion::ZoomOut => (from.width / to.width).ln().abs(),
+        augment::Motion::RollClockwise | augment::Motion::RollAnticlockwise => extent.turn,
+        _ => (from.x - to.x).hypot(from.y - to.y) * SIDE as f64 / from.width,
+    }
+}
+
+#[test]
+fn camera_moves_are_recognised_and_measured() {
+    let source = Size::square(128);
+    for (texture, least) in [(Texture::Checkered, 0.97), (Texture::Striped, 0.94), (Texture::Plain, 0.9)] {
+        let (mut shown, mut measured, mut all) = (0, 0, 0);
+        for (at, motion) in CAMERA.into_iter().enumerate() {
+            for index in 0..5 {
+                let scene = Scene { texture, ..Scene::still(5, index + 5 * at as u64) };
+                let extent = Extent::draw(1, index);
+                let still = scene.frame(Style::ALL[index as usize % 3], source, 0.0);
+                let fit = camera::fit(&augment::film(&[still], motion, extent, SIZE, 8, 8.0));
+                let ratio = fit.amount(motion) / filmed_amount(motion, extent, source);
+                assert!(
+                    !CAMERA.iter().any(|other| *other != motion && fit.shows(*other)) || texture != Texture::Checkered
+                );
+                shown += usize::from(fit.shows(motion));
+                measured += usize::from((ratio - 1.0).abs() < 0.15);
+                all += 1;
+            }
+        }
+        let [shown, measured] = [shown, measured].map(|count| count as f64 / all as f64);
+        assert!(shown >= least, "{texture:?}: {shown} recognised");
+        // On a plain background, a shape that is cut off by the border leaves the amount open.
+        assert!(measured >= least || texture == Texture::Plain, "{texture:?}: {measured} measured");
+    }
+}
+
+#[test]
+fn what_moves_for_itself_is_no_camera() {
+    for texture in [Texture::Striped, Texture::Checkered] {
+        let misread = share(40, |index| {
+            let scene = Scene { texture, ..Scene::draw(2, index, Split::All) };
+            let fit = camera::fit(&scene.render(Style::Flat, SIZE, 8, 8.0));
+            CAMERA.iter().any(|motion| fit.shows(*motion))
+        });
+        // Large shapes that grow.
+        assert!(misread < 0.1, "{texture:?}: {misread}");
+    }
+}
+
+#[test]
+fn camera_motions_keep_to_their_thresholds() {
+    let shown = |scale: f64, degrees: f64, dx: f64, dy: f64, side: f64| -> Vec<augment::Motion> {
+        let fit = Similarity { scale, angle: degrees.to_radians(), dx, dy, side };
+        CAMERA.into_iter().filter(|motion| fit.shows(*motion)).collect()
+    };
+    use augment::Motion::*;
+    assert_eq!(shown(1.2, 3.0, 2.0, -2.0, 64.0), [ZoomIn]);
+    assert_eq!(shown(0.8, 0.0, 0.0, 0.0, 64.0), [ZoomOut]);
+    assert_eq!(shown(1.0, 0.0, 6.0, 0.0, 64.0), [PanLeft], "the camera goes left, its picture right");
+    assert_eq!(shown(1.1, 8.0, -6.0, 4.0, 64.0), [PanRight]);
+    assert_eq!(shown(1.0, 0.0, 0.0, 6.0, 64.0), [TiltUp]);
+    assert_eq!(shown(1.0, 0.0, 0.0, -6.0, 64.0), [TiltDown]);
+    assert_eq!(shown(1.0, -12.0, 0.0, 0.0, 64.0), [RollClockwise]);
+    assert_eq!(shown(1.0, 12.0, 0.0, 0.0, 64.0), [RollAnticlockwise]);
+    assert_eq!(shown(1.14, 9.0, 4.0, 4.0, 64.0), [], "too little of each");
+    assert_eq!(shown(1.0, 0.0, 6.0, 0.0, 128.0), [], "shifts count by the picture's size");
+    assert_eq!(shown(1.6, 0.0, 40.0, 0.0, 64.0), [PanLeft], "others may be half as strong");
+    assert_eq!(shown(1.2, 0.0, 7.0, 7.0, 64.0), [], "none stands out");
+    let still = camera::fit(&Clip { frames: vec![Frame::filled(SIDE, SIDE, [9; 3]); 3], fps: 8.0 });
+    assert_eq!(still, Similarity { scale: 1.0, angle: 0.0, dx: 0.0, dy: 0.0, side: SIDE as f64 });
+}
+
+// Styles.
+
+#[test]
+fn styles_are_apart_and_sets_of_one_style_are_not() {
+    let set =
+        |style: Style, first: u64| -> Vec<Frame> { (first..first + 40).map(|index| picture(index, style).1).collect() };
+    let sets = Style::ALL.map(|style| (set(style, 0), set(style, 100)));
+    for (one, (these, others)) in sets.iter().enumerate() {
+        let same = style::distance(these, others) / style::spread(others);
+        assert!((0.9..1.1).contains(&same), "{:?}: {same}", Style::ALL[one]);
+        for (other, (those, _)) in sets.iter().enumerate().filter(|(other, _)| *other != one) {
+            let apart = style::distance(these, those) / style::spread(those);
+            assert!(apart > 1.6, "{:?} and {:?}: {apart}", Style::ALL[one], Style::ALL[other]);
+        }
+    }
 }
