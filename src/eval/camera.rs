@@ -18,6 +18,12 @@ pub const ROLL: f64 = 10.0 * std::f64::consts::PI / 180.0;
 /// least never counts.
 const OTHERS: f64 = 0.5;
 
+/// One motion of each pair.
+const AXES: [Motion; 4] = [Motion::ZoomIn, Motion::PanLeft, Motion::TiltUp, Motion::RollClockwise];
+
+/// The least side, in pixels, of frames that can be aligned.
+const SMALLEST: usize = 16;
+
 /// One stage of an alignment.
 struct Level {
     /// How often the frames' sides are halved.
@@ -31,9 +37,11 @@ struct Level {
     hold: f64,
 }
 
-/// How the step that all pairs share is sought, and how each pair's own is, from there.
+/// How the step that all pairs share is sought.
 const COMMON: [Level; 2] =
     [Level { halved: 2, steps: 30, half: 60.0, hold: 0.005 }, Level { halved: 1, steps: 10, half: 40.0, hold: 0.005 }];
+
+/// How each pair's own is sought, from there: so tightly held that a pair which tells nothing keeps the common one.
 const OWN: [Level; 2] =
     [Level { halved: 1, steps: 10, half: 16.0, hold: 0.3 }, Level { halved: 0, steps: 6, half: 16.0, hold: 0.3 }];
 
@@ -74,9 +82,9 @@ impl Similarity {
     pub fn shows(&self, motion: Motion) -> bool {
         let strength = |motion: Motion| self.amount(motion) / self.least(motion);
         let own = strength(motion);
-        let axes = [Motion::ZoomIn, Motion::PanLeft, Motion::TiltUp, Motion::RollClockwise];
-        let others = axes.into_iter().filter(|axis| self.amount(*axis).abs() != self.amount(motion).abs());
-        own >= 1.0 && others.into_iter().all(|axis| strength(axis).abs() <= (OTHERS * own).max(1.0))
+        // Motions come in opposite pairs.
+        let mut others = AXES.into_iter().filter(|axis| *axis as usize / 2 != motion as usize / 2);
+        own >= 1.0 && others.all(|axis| strength(axis).abs() <= (OTHERS * own).max(1.0))
     }
 
     fn least(&self, motion: Motion) -> f64 {
@@ -90,7 +98,8 @@ impl Similarity {
 
 /// How the content of `clip` moves from the first frame to the last: the alignments of neighbouring frames, one after the
 /// other. What moves for itself counts little as long as most of the picture does not. Of a texture that repeats itself,
-/// steps of half a period and more cannot be told. All frames have to be of one size; of fewer than two, nothing moves.
+/// steps of half a period and more cannot be told. All frames have to be of one size; of fewer
+/// than two, or smaller than 16 pixels, nothing moves.
 ///
 /// First, one step is sought that suits all neighbours: a shape on a plain background tells it even if it is seen in some
 /// frames only. From there, each pair of neighbours finds its own, for motions that are not even.
@@ -98,7 +107,8 @@ impl Similarity {
 /// On a plain background there is nothing but the shape, so that its own motion reads as the camera's; and one that fills
 /// much of the picture and grows reads as a zoom on any background.
 pub fn fit(clip: &Clip) -> Similarity {
-    let pyramids: Vec<Pyramid> = clip.frames.iter().map(Pyramid::new).collect();
+    let large = |frame: &&Frame| frame.width.min(frame.height) >= SMALLEST;
+    let pyramids: Vec<Pyramid> = clip.frames.iter().filter(large).map(Pyramid::new).collect();
     let pairs: Vec<Pair> = pyramids.windows(2).map(|pair| (&pair[0], &pair[1])).collect();
     let common = align(&pairs, Warp::IDENTITY, &COMMON);
     let steps = pairs.iter().map(|pair| align(&[*pair], common, &OWN));
@@ -243,8 +253,8 @@ impl Sums {
             let (a, b) = ways[i];
             let (gx, gy) = (weight * (slopes.xx * a + slopes.xy * b), weight * (slopes.xy * a + slopes.yy * b));
             self.right[i] += weight * (slopes.x * a + slopes.y * b);
-            for (entry, way) in self.normal[i].iter_mut().zip(&ways[..=i]) {
-                *entry += gx * way.0 + gy * way.1;
+            for (entry, (a, b)) in self.normal[i].iter_mut().zip(ways).take(i + 1) {
+                *entry += gx * a + gy * b;
             }
         }
     }
