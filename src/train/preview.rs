@@ -40,7 +40,8 @@ pub fn validation(
 ) -> Result<bool> {
     let validation = &config.validation_data;
     let pipeline = denoiser.pipeline();
-    let folder = make(dir, step)?;
+    let folder = dir.join(format!("sample-{step}"));
+    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     let mut clips = Vec::new();
     for (index, prompt) in validation.prompts.iter().enumerate() {
         let request = Request {
@@ -74,14 +75,8 @@ pub fn reconstructions(
     let pairs = autoencoder.reconstruct(&samples[..samples.len().min(16)]);
     let pictures = pairs.into_iter().flat_map(|(picture, again)| [picture, again]);
     let clips: Vec<Clip> = pictures.map(|picture| Clip { frames: vec![picture], fps: FPS }).collect();
-    save(&Clip::grid(&clips, 8), &make(dir, step)?, board, "samples/all", step)?;
+    save(&Clip::grid(&clips, 8), &dir.join(format!("sample-{step}")), board, "samples/all", step)?;
     Ok(())
-}
-
-fn make(dir: &Path, step: i64) -> Result<PathBuf> {
-    let folder = dir.join(format!("sample-{step}"));
-    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-    Ok(folder)
 }
 
 /// Saves to `stem` with the fitting extension, and shows it on the board.

@@ -7,13 +7,17 @@ use super::support::{Desk, shared};
 #[test]
 fn every_training_configuration_loads_and_prints_itself() {
     let desk = Desk::new();
-    for stage in ["adapter", "motion", "motionlora", "image"] {
-        let printed = desk.ok(&format!("animatediff train {stage} -c $CONFIGS/training/{stage}.yaml --print-config"));
+    let own = ["adapter", "image", "motion", "motionlora", "vae"].map(|stage| ("training", stage, stage));
+    let world = own.map(|(_, stage, file)| ("shapes", stage, file));
+    let style = ("shapes", "image", "style");
+    for (folder, stage, file) in own.into_iter().chain(world).chain([style]) {
+        let printed = desk.ok(&format!("animatediff train {stage} -c $CONFIGS/{folder}/{file}.yaml --print-config"));
         desk.write("printed.yaml", &printed);
         let again = desk.ok(&format!("animatediff train {stage} -c printed.yaml --print-config"));
-        assert_eq!(again, printed, "{stage}");
+        assert_eq!(again, printed, "{folder}/{file}");
     }
-    assert_eq!(names("training"), ["adapter.yaml", "image.yaml", "motion.yaml", "motionlora.yaml"]);
+    assert_eq!(names("training"), own.map(|(_, _, file)| format!("{file}.yaml")));
+    assert_eq!(names("shapes").len(), 6);
 }
 
 #[test]
