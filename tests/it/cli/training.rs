@@ -113,19 +113,25 @@ fn the_adapter_stage() {
 fn the_vae_stage() {
     let desk = Desk::new();
     let run = desk.train(
-        "vae -c $TINY --max-steps 12 --set train_batch_size=4 --set validation_steps=12 --set vae.rescale=true \
+        "vae -c $TINY --max-steps 30 --set train_batch_size=4 --set validation_steps=12 --set vae.rescale=true \
          --set save_precision=fp16",
     );
-    assert_eq!(run.names("samples"), ["sample-12.png"], "pictures beside their reconstructions, without any prompt");
+    assert_eq!(
+        run.names("samples"),
+        ["sample-12.png", "sample-24.png"],
+        "pictures beside their reconstructions, without any prompt"
+    );
     let losses: Vec<f64> = run.losses().into_iter().map(|row| row[0]).collect();
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    assert!(mean(&losses[9..]) < 0.8 * mean(&losses[..3]), "a random VAE learns at once: {losses:?}");
+    assert!(mean(&losses[24..]) < 0.9 * mean(&losses[..6]), "a random VAE learns at once: {losses:?}");
     let trained = tensors_of(&run.export.join("vae/diffusion_pytorch_model.safetensors"));
     let random = tensors_of(&Path::new(&shared()["BASE"]).join("vae/diffusion_pytorch_model.safetensors"));
     assert!(trained.keys().eq(random.keys()) && trained.values().all(|tensor| tensor.kind() == Kind::Half));
-    let same =
-        trained.iter().filter(|(name, tensor)| relative_error(&tensor.to_kind(Kind::Float), &random[*name]) < 1e-3);
-    assert_eq!(same.count(), 0, "every tensor is trained");
+    // Softmax does not see what is added to all keys.
+    let same = trained.iter().filter(|(name, tensor)| {
+        !name.ends_with("to_k.bias") && relative_error(&tensor.to_kind(Kind::Float), &random[*name]) < 1e-3
+    });
+    assert_eq!(same.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<&String>::new(), "every tensor is trained");
     let config = fs::read_to_string(run.export.join("vae/config.json")).unwrap();
     let factor = serde_json::from_str::<serde_json::Value>(&config).unwrap()["scaling_factor"].as_f64().unwrap();
     assert!(factor > 0.0 && factor != 0.18215, "{factor}");
