@@ -20,7 +20,7 @@ pub fn write(path: &Path, clips: &[Clip]) -> Result<()> {
     sheet.save_png(path)
 }
 
-/// Reads what [`write`] wrote: clips of `frames` frames, `count` of them.
+/// Reads what [`write()`] wrote: clips of `frames` frames, `count` of them.
 pub fn read(path: &Path, count: usize, frames: usize, fps: f64) -> Result<Vec<Clip>> {
     let (mut pictures, _) = decode::read_all(path)?;
     let sheet = pictures.pop().with_context(|| format!("{}: holds no picture", path.display()))?;
