@@ -5,10 +5,12 @@
 #
 # 1. Pictures: 4,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
 #    personalised style and 800 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
-# 2. `train vae` from random weights. 3. `train image` of UNet and text encoder, from random weights, on the clean stills.
+# 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills; the text encoder
+#    keeps its random weights (configs/shapes/image.yaml says why).
 # Every step is skipped when its result is there, and an interrupted training goes on where it was.
 #
-# @TIMES@
+# The base that lies in data/shapes-base now is an interim one, put together from several shorter runs while these settings
+# were being found; this script has not yet been run in one piece.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
