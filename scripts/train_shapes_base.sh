@@ -18,7 +18,7 @@ animatediff=${ANIMATEDIFF:-${CARGO_TARGET_DIR:-target}/release/animatediff}
 out=${1:-outputs/shapes-base}
 device=${DEVICE:-auto}
 [[ -x $animatediff ]] || { echo "$animatediff is not built; run make build" >&2; exit 1; }
-mkdir -p "$out"
+mkdir -p "$out/runs"
 
 step() { printf '\n== %s\n' "$*" >&2; }
 
