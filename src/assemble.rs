@@ -8,7 +8,7 @@ mod motion;
 
 pub use base::Base;
 pub use error::AssembleError;
-pub use motion::{ARCHITECTURE_KEY, InferenceConfig, Motion, read_adapter, read_motion_lora};
+pub use motion::{ARCHITECTURE_KEY, InferenceConfig, Motion, SCHEDULE_KEY, read_adapter, read_motion_lora};
 
 use tch::{Device, Kind};
 

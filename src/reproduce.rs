@@ -27,6 +27,7 @@ mod training;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 pub use self::{
     budget::Budget,
@@ -72,4 +73,9 @@ pub fn run(settings: &Settings, watcher: &mut dyn Watcher) -> Result<String> {
         }
     }
     Ok(report.markdown(&lab))
+}
+
+/// The name of `value`, as the command line has it.
+fn named(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -35,6 +35,40 @@ pub struct Pipeline<'a> {
     pub kind: Kind,
 }
 
+/// What a [`Pipeline`] borrows, owned.
+#[derive(Debug)]
+pub struct Networks {
+    /// Tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Text encoder, float32.
+    pub text_encoder: TextEncoder,
+    /// VAE, float32.
+    pub vae: Vae,
+    /// UNet.
+    pub unet: UNet,
+    /// Noise schedule.
+    pub schedule: NoiseSchedule,
+    /// Where all of them are.
+    pub device: Device,
+    /// What the UNet computes in.
+    pub kind: Kind,
+}
+
+impl Networks {
+    /// Sampling with them as they stand.
+    pub fn pipeline(&self) -> Pipeline<'_> {
+        Pipeline {
+            tokenizer: &self.tokenizer,
+            text_encoder: &self.text_encoder,
+            vae: &self.vae,
+            unet: &self.unet,
+            schedule: &self.schedule,
+            device: self.device,
+            kind: self.kind,
+        }
+    }
+}
+
 /// What to sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {

@@ -1,8 +1,8 @@
 //! Motion modules, adapters and MotionLoRAs from their files, and which architecture a module has.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::AssembleError;
 use crate::{
@@ -17,10 +17,15 @@ use crate::{
 /// The metadata key under which exports keep their `unet_additional_kwargs`, as JSON.
 pub const ARCHITECTURE_KEY: &str = "animatediff.unet_additional_kwargs";
 
-/// A motion module: its architecture and its tensors in our names.
+/// The metadata key under which exports keep the noise schedule that they were trained on, as JSON.
+pub const SCHEDULE_KEY: &str = "animatediff.noise_scheduler_kwargs";
+
+/// A motion module: its architecture, its schedule, and its tensors in our names.
 pub struct Motion {
     /// Architecture.
     pub config: motion::Config,
+    /// The noise schedule it was trained on, which is the one to sample it with; the official one where a file has none.
+    pub noise_scheduler_kwargs: diffusion::Config,
     /// Tensors; empty for a module that will be trained from the start.
     pub tensors: NamedTensors,
 }
@@ -31,14 +36,14 @@ pub struct Motion {
 pub struct InferenceConfig {
     /// The motion module's architecture; absent means what the weights say.
     pub unet_additional_kwargs: Option<motion::Config>,
-    /// The noise schedule.
-    pub noise_scheduler_kwargs: diffusion::Config,
+    /// The noise schedule; absent means the one the motion module was trained on.
+    pub noise_scheduler_kwargs: Option<diffusion::Config>,
 }
 
 impl Motion {
     /// A new module, to be trained.
     pub fn fresh(config: motion::Config) -> Motion {
-        Motion { config, tensors: NamedTensors::new() }
+        Motion { config, noise_scheduler_kwargs: diffusion::Config::default(), tensors: NamedTensors::new() }
     }
 
     /// Reads a module in the official names. Its architecture is `config`, or what its metadata or its keys say.
@@ -49,13 +54,8 @@ impl Motion {
         if tensors.names().any(|name| name.contains(".motion_modules.")) {
             tensors.retain(|name| name.contains("motion_modules."));
         }
-        let detected = match metadata.get(ARCHITECTURE_KEY) {
-            Some(json) => serde_json::from_str(json).map_err(|error| AssembleError::Config {
-                path: path.to_owned(),
-                reason: format!("its metadata `{ARCHITECTURE_KEY}` cannot be read: {error}"),
-            })?,
-            None => detect(&tensors),
-        };
+        let detected = from_metadata(&metadata, ARCHITECTURE_KEY, path)?.unwrap_or_else(|| detect(&tensors));
+        let noise_scheduler_kwargs = from_metadata(&metadata, SCHEDULE_KEY, path)?.unwrap_or_default();
         let config = config.unwrap_or(detected);
         if config.use_motion_module && !config.motion_module_mid_block && has_mid_block(&tensors) {
             return Err(AssembleError::MidBlock(path.to_owned()));
@@ -63,13 +63,26 @@ impl Motion {
         let attentions = formats::attention_blocks(&tensors);
         let table = formats::motion_module(attentions, feed_forward_norm(attentions));
         let tensors = table.import(tensors, formats::looks_like("a motion module"))?;
-        Ok(Motion { config, tensors })
+        Ok(Motion { config, noise_scheduler_kwargs, tensors })
     }
 
     /// The file it was read from.
     pub(super) fn origin(&self) -> Option<String> {
         self.tensors.names().next().and_then(|name| self.tensors.origin_of(name))
     }
+}
+
+/// What a file's metadata says under `key`, as JSON.
+fn from_metadata<T: DeserializeOwned>(
+    metadata: &BTreeMap<String, String>,
+    key: &str,
+    path: &Path,
+) -> Result<Option<T>, AssembleError> {
+    let wrong = |error| AssembleError::Config {
+        path: path.to_owned(),
+        reason: format!("its metadata `{key}` cannot be read: {error}"),
+    };
+    metadata.get(key).map(|json| serde_json::from_str(json).map_err(wrong)).transpose()
 }
 
 /// The architecture that a file's keys show (v1, v2 or v3), where neither metadata nor the user says.

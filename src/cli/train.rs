@@ -13,6 +13,7 @@ use super::{
     usage,
 };
 use crate::{
+    assemble::Motion,
     config,
     device::DeviceChoice,
     train::{
@@ -170,6 +171,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     for key in config.unused(stage) {
         say(&format!("note: `{key}` is for other stages; `train {stage}` does not use it"));
+    }
+    if let Some(path) = config.motion.as_ref().filter(|_| stage == Stage::MotionLora) {
+        let trained = Motion::read(path, None)?.noise_scheduler_kwargs;
+        if trained != config.noise_scheduler_kwargs {
+            say(&format!(
+                "warning: `noise_scheduler_kwargs` is not what {} was trained on; its own is\n{}",
+                path.display(),
+                yaml::to_text(&trained)
+            ));
+        }
     }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
     if !args.dry_run {

@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{Finding, Lab};
+use super::{Finding, Lab, named};
 
 /// A claim of the recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize)]
@@ -34,7 +34,7 @@ pub enum Claim {
 impl Claim {
     /// Its name, as `--only` takes it.
     pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        named(&self)
     }
 
     /// The claim in words.

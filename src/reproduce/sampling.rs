@@ -15,7 +15,6 @@ use crate::{
     assemble::{Base, Motion},
     clip::Clip,
     device::Precision,
-    diffusion,
     sample::{Cast, Request, Studio, reconstruct},
 };
 
@@ -41,19 +40,14 @@ pub struct Order {
 }
 
 impl Order {
-    /// The noise schedule: with a motion module the linear one of the official inference, else Stable Diffusion's.
-    fn schedule(&self) -> diffusion::Config {
-        if self.motion.is_some() { diffusion::Config::default() } else { diffusion::Config::scaled_linear() }
-    }
-
-    /// Reads its networks.
+    /// Reads its networks; they are sampled on the schedule that the motion module was trained on.
     pub fn cast(&self) -> Result<Cast> {
         let motion = self.motion.as_deref().map(|path| Motion::read(path, None)).transpose()?;
         Ok(Cast {
             motion,
             adapter: self.adapter.clone(),
             motion_loras: self.motion_loras.clone(),
-            noise_scheduler_kwargs: self.schedule(),
+            noise_scheduler_kwargs: None,
         })
     }
 }
@@ -85,7 +79,6 @@ impl Lab<'_> {
             "prompts": order.prompts,
             "frames": order.frames,
             "first_seed": order.first_seed,
-            "schedule": order.schedule(),
             "steps": how.steps,
             "guidance_scale": how.guidance_scale,
         });

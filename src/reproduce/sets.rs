@@ -12,7 +12,10 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::lab::{Lab, stop};
+use super::{
+    lab::{Lab, stop},
+    named,
+};
 use crate::data::{
     Size,
     augment::{self, Extent},
@@ -40,16 +43,16 @@ impl Lab<'_> {
     /// The table of clean stills in `style`.
     pub fn stills(&mut self, style: Style) -> Result<PathBuf> {
         let set = self.set(Domain::Stills, style);
-        let name = format!("stills-{}", format!("{style:?}").to_lowercase());
+        let name = format!("stills-{}", named(&style));
         Ok(self.shapes(&name, set, self.budget().stills)?.join("clips.csv"))
     }
 
     /// The folder of clips of the camera move `motion`, made from stills; `first-<n>.csv` lists the first n of them.
     pub fn references(&mut self, motion: augment::Motion) -> Result<PathBuf> {
         let count = self.budget().references.iter().copied().max().unwrap_or(0);
-        let name = format!("references-{}", camera(motion));
+        let name = format!("references-{}", named(&motion));
         let inputs = json!({
-            "motion": camera(motion), "clips": count, "lists": self.budget().references, "seed": self.seed(),
+            "motion": named(&motion), "clips": count, "lists": self.budget().references, "seed": self.seed(),
             "side": SIDE, "filmed": FILMED, "frames": FRAMES,
         });
         self.step(&name, inputs, |lab, folder, _| {
@@ -137,12 +140,6 @@ pub(super) fn reference(seed: u64, index: u64) -> Scene {
 
 /// Keeps these scenes apart from those of the stills.
 const CAMERA: u64 = 0x6361_6d65_7261;
-
-/// The camera move's name, as `data augment --motion` has it.
-pub(super) fn camera(motion: augment::Motion) -> String {
-    use clap::ValueEnum;
-    motion.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
 
 fn list(path: &Path, rows: &[(String, String)]) -> Result<()> {
     let mut table = csv::Writer::from_path(path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{Lab, sampling::Order, sets, training::Training};
+use super::{Lab, named, sampling::Order, sets, training::Training};
 use crate::{
     clip::Clip,
     data::{
@@ -65,7 +65,7 @@ impl Lab<'_> {
         let module = self.module()?;
         let folder = self.references(motion)?;
         self.train(&Training {
-            name: &format!("{}-{clips}-clips-rank-{rank}", sets::camera(motion)),
+            name: &format!("{}-{clips}-clips-rank-{rank}", named(&motion)),
             stage: Stage::MotionLora,
             config: "motionlora",
             set: vec![format!("lora.rank={rank}")],
@@ -79,7 +79,7 @@ impl Lab<'_> {
     pub(super) fn personalised(&mut self, style: Style) -> Result<PathBuf> {
         let table = self.stills(style)?;
         self.train(&Training {
-            name: &format!("style-{}", name(style)),
+            name: &format!("style-{}", named(&style)),
             stage: Stage::Image,
             config: "style",
             set: Vec::new(),
@@ -147,13 +147,4 @@ pub fn rendered(scene: &Scene, style: Style, frames: usize) -> Clip {
 /// The scenes of `count` prompts.
 pub fn scenes(seed: u64, count: usize, split: Split) -> Vec<Scene> {
     (0..count as u64).map(|index| Scene::draw(seed, index, split)).collect()
-}
-
-/// The style's name, as `--style` has it.
-pub fn name(style: Style) -> &'static str {
-    match style {
-        Style::Flat => "flat",
-        Style::Outlines => "outlines",
-        Style::Night => "night",
-    }
 }

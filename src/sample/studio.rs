@@ -6,15 +6,11 @@ use std::path::PathBuf;
 
 use tch::{Device, Kind};
 
-use super::Pipeline;
+use super::{Networks, Pipeline};
 use crate::{
     assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora},
     diffusion::{self, NoiseSchedule},
-    model::{
-        clip::TextEncoder,
-        unet::{UNet, motion},
-        vae::Vae,
-    },
+    model::unet::motion,
     nn::Plan,
     tokenizer::Tokenizer,
 };
@@ -28,22 +24,24 @@ pub struct Cast {
     pub adapter: Option<(PathBuf, f64)>,
     /// MotionLoRAs and their scales.
     pub motion_loras: Vec<(PathBuf, f64)>,
-    /// Noise schedule.
-    pub noise_scheduler_kwargs: diffusion::Config,
+    /// Noise schedule, where it is not [`Cast::schedule`]'s own choice.
+    pub noise_scheduler_kwargs: Option<diffusion::Config>,
+}
+
+impl Cast {
+    /// The given schedule; else the one that the motion module was trained on; else, for pictures, Stable Diffusion's own.
+    pub fn schedule(&self) -> diffusion::Config {
+        let modules = || self.motion.as_ref().map(|motion| motion.noise_scheduler_kwargs.clone());
+        self.noise_scheduler_kwargs.clone().or_else(modules).unwrap_or_else(diffusion::Config::scaled_linear)
+    }
 }
 
 /// Networks that are ready to sample.
 #[derive(Debug)]
 pub struct Studio {
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    vae: Vae,
-    unet: UNet,
+    networks: Networks,
     motion: Option<motion::Config>,
-    schedule: NoiseSchedule,
     native_size: i64,
-    device: Device,
-    kind: Kind,
 }
 
 impl Studio {
@@ -52,7 +50,7 @@ impl Studio {
     /// # Errors
     /// When a file cannot be read or does not fit the base.
     pub fn open(base: &Base, cast: Cast, device: Device, kind: Kind) -> Result<Studio, AssembleError> {
-        let schedule = NoiseSchedule::new(&cast.noise_scheduler_kwargs);
+        let schedule = NoiseSchedule::new(&cast.schedule());
         let motion = cast.motion.as_ref().map(|motion| motion.config.clone());
         let mut parts = UNetParts::new(base);
         parts.motion = cast.motion;
@@ -66,7 +64,8 @@ impl Studio {
         let (text_encoder, _) = base.text_encoder(Plan::frozen(), device, Kind::Float)?;
         let (tokenizer, vae) = (base.tokenizer()?, base.vae(device, Kind::Float)?);
         let native_size = base.unet.sample_size * base.vae.downscale();
-        Ok(Studio { tokenizer, text_encoder, vae, unet, motion, schedule, native_size, device, kind })
+        let networks = Networks { tokenizer, text_encoder, vae, unet, schedule, device, kind };
+        Ok(Studio { networks, motion, native_size })
     }
 
     /// The motion module's architecture, where there is one.
@@ -76,7 +75,7 @@ impl Studio {
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.networks.tokenizer
     }
 
     /// The side, in pixels, of the pictures that the base was made for.
@@ -86,19 +85,11 @@ impl Studio {
 
     /// The kind that the UNet computes in.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.networks.kind
     }
 
     /// Sampling with these networks.
     pub fn pipeline(&self) -> Pipeline<'_> {
-        Pipeline {
-            tokenizer: &self.tokenizer,
-            text_encoder: &self.text_encoder,
-            vae: &self.vae,
-            unet: &self.unet,
-            schedule: &self.schedule,
-            device: self.device,
-            kind: self.kind,
-        }
+        self.networks.pipeline()
     }
 }

@@ -1,11 +1,13 @@
 //! What `train vae` trains: pictures through the VAE and back, and latents near the unit normal.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Config, draws::Draws, pixels, recipe::Recipe, trainer::Weights};
-use crate::{assemble::Base, data::Sample, frame::Frame, model::vae::Vae, native::autocast};
+use crate::{assemble::Base, data::Sample, frame::Frame, model::vae::Vae, native::autocast, sample::reconstruct};
 
 /// The objective of `train vae`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl Autoencoder {
         kind: Kind,
     ) -> Result<(Autoencoder, Weights)> {
         let (vae, store) = base.trained_vae(recipe.plan.clone(), device, Kind::Float)?;
-        let named = |tensors: std::collections::BTreeMap<String, Tensor>| {
+        let named = |tensors: BTreeMap<String, Tensor>| {
             tensors.into_iter().map(|(name, tensor)| (format!("vae.{name}"), tensor)).collect()
         };
         let weights = Weights { trained: named(store.trained), frozen: named(store.frozen) };
@@ -86,16 +88,14 @@ impl Autoencoder {
         error + kl * self.objective.kl_weight
     }
 
-    /// The samples' first frames, and what the VAE makes of the means of their latents.
+    /// The samples' first frames, and what the VAE makes of them.
     pub fn reconstruct(&self, samples: &[Sample]) -> Vec<(Frame, Frame)> {
-        no_grad(|| {
-            let again = samples.iter().map(|sample| {
-                let pictures = pixels::batch(std::slice::from_ref(sample), self.device).narrow(0, 0, 1);
-                let again = self.vae.decode(&self.vae.encode(&pictures).mean);
-                (pixels::frames(sample).swap_remove(0), pixels::pictures(&again).swap_remove(0))
-            });
-            again.collect()
-        })
+        let pair = |sample: &Sample| {
+            let picture = pixels::frames(sample).swap_remove(0);
+            let again = reconstruct(&self.vae, &picture, self.device);
+            (picture, again)
+        };
+        samples.iter().map(pair).collect()
     }
 
     /// 1 over the standard deviation of the samples' latents.

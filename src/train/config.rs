@@ -413,6 +413,11 @@ impl Config {
                 "noise_scheduler_kwargs",
                 stage == Stage::Vae && self.noise_scheduler_kwargs != own.noise_scheduler_kwargs,
             ),
+            ("validation_data", stage == Stage::Vae && self.validation_data != own.validation_data),
+            (
+                "cfg_random_null_text_ratio",
+                stage == Stage::Vae && self.cfg_random_null_text_ratio != own.cfg_random_null_text_ratio,
+            ),
             ("train_data.sample_stride", pictures && data.sample_stride != plain.sample_stride),
             ("train_data.sample_n_frames", pictures && data.sample_n_frames != plain.sample_n_frames),
         ];

@@ -10,14 +10,9 @@ use crate::{
     assemble::Base,
     data::Sample,
     diffusion::{self, NoiseSchedule},
-    model::{
-        clip::TextEncoder,
-        unet::{UNet, motion},
-        vae::Vae,
-    },
+    model::{unet::motion, vae::Vae},
     native::autocast,
-    sample::Pipeline,
-    tokenizer::Tokenizer,
+    sample::{Networks, Pipeline},
 };
 
 /// Pictures that go through the VAE together; the result does not depend on it.
@@ -26,18 +21,12 @@ const ENCODE_CHUNK: i64 = 8;
 /// The networks of a diffusion stage.
 #[derive(Debug)]
 pub struct Denoiser {
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    vae: Vae,
-    unet: UNet,
-    schedule: NoiseSchedule,
+    networks: Networks,
     trains_text: bool,
     weighting: diffusion::Weighting,
     cache: Option<RefCell<LatentCache>>,
     /// The motion module's architecture, where there is one.
     pub architecture: Option<motion::Config>,
-    device: Device,
-    kind: Kind,
 }
 
 impl Denoiser {
@@ -62,38 +51,25 @@ impl Denoiser {
             trained: named(unet_store.trained, text_store.trained),
             frozen: named(unet_store.frozen, text_store.frozen),
         };
+        let (tokenizer, schedule) = (base.tokenizer()?, NoiseSchedule::new(&config.noise_scheduler_kwargs));
         let denoiser = Denoiser {
-            tokenizer: base.tokenizer()?,
-            text_encoder,
-            vae,
-            unet,
-            schedule: NoiseSchedule::new(&config.noise_scheduler_kwargs),
+            networks: Networks { tokenizer, text_encoder, vae, unet, schedule, device, kind },
             trains_text,
             weighting: config.weighting(),
             cache: config.cache_latents.then(RefCell::default),
             architecture,
-            device,
-            kind,
         };
         Ok((denoiser, weights))
     }
 
-    /// The VAE's sizes.
+    /// The VAE, frozen.
     pub fn vae(&self) -> &Vae {
-        &self.vae
+        &self.networks.vae
     }
 
     /// Sampling from the model as it stands.
     pub fn pipeline(&self) -> Pipeline<'_> {
-        Pipeline {
-            tokenizer: &self.tokenizer,
-            text_encoder: &self.text_encoder,
-            vae: &self.vae,
-            unet: &self.unet,
-            schedule: &self.schedule,
-            device: self.device,
-            kind: self.kind,
-        }
+        self.networks.pipeline()
     }
 
     /// Mean squared error of the noise found in `samples`.
@@ -101,8 +77,8 @@ impl Denoiser {
         let clean = self.latents(samples, &draws.posterior);
         let text = self.text(samples, &draws.drop_caption);
         let (noise, timesteps) = (&draws.noise, &draws.timesteps);
-        diffusion::loss(&self.schedule, &clean, noise, timesteps, self.weighting, |noisy, timesteps| {
-            autocast(self.device, self.kind, || self.unet.forward(noisy, timesteps, &text))
+        diffusion::loss(&self.networks.schedule, &clean, noise, timesteps, self.weighting, |noisy, timesteps| {
+            autocast(self.networks.device, self.networks.kind, || self.networks.unet.forward(noisy, timesteps, &text))
         })
     }
 
@@ -119,16 +95,16 @@ impl Denoiser {
                 None => vec![self.moments(samples)],
             };
             let moments = Tensor::cat(&moments, 0).chunk(2, 1);
-            (&moments[0] + (&moments[1] * 0.5).exp() * noise) * self.vae.config().scaling_factor
+            (&moments[0] + (&moments[1] * 0.5).exp() * noise) * self.networks.vae.config().scaling_factor
         });
         latents.view([clips, frames, channels, height, width]).transpose(1, 2)
     }
 
     /// Mean and logarithm of the variance, side by side: `[B·F, 2·C, h, w]`.
     fn moments(&self, samples: &[Sample]) -> Tensor {
-        let pixels = pixels::batch(samples, self.device);
+        let pixels = pixels::batch(samples, self.networks.device);
         let moments = pixels.split(ENCODE_CHUNK, 0).into_iter().map(|pixels| {
-            let posterior = self.vae.encode(&pixels);
+            let posterior = self.networks.vae.encode(&pixels);
             Tensor::cat(&[posterior.mean, posterior.logvar], 1)
         });
         Tensor::cat(&moments.collect::<Vec<_>>(), 0)
@@ -137,8 +113,12 @@ impl Denoiser {
     /// Text states `[B, L, D]`, some captions dropped.
     fn text(&self, samples: &[Sample], drop: &[bool]) -> Tensor {
         let captions = samples.iter().zip(drop).map(|(sample, &drop)| if drop { "" } else { sample.caption.as_str() });
-        let ids: Vec<i64> = captions.flat_map(|caption| self.tokenizer.encode(caption)).collect();
-        let ids = Tensor::from_slice(&ids).view([samples.len() as i64, -1]).to_device(self.device);
-        if self.trains_text { self.text_encoder.forward(&ids) } else { no_grad(|| self.text_encoder.forward(&ids)) }
+        let ids: Vec<i64> = captions.flat_map(|caption| self.networks.tokenizer.encode(caption)).collect();
+        let ids = Tensor::from_slice(&ids).view([samples.len() as i64, -1]).to_device(self.networks.device);
+        if self.trains_text {
+            self.networks.text_encoder.forward(&ids)
+        } else {
+            no_grad(|| self.networks.text_encoder.forward(&ids))
+        }
     }
 }

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Config, recipe::Stage, trainer::Trainer};
 use crate::{
-    assemble::{ARCHITECTURE_KEY, Base},
+    assemble::{ARCHITECTURE_KEY, Base, SCHEDULE_KEY},
     files,
     model::unet::motion::{self, feed_forward_norm, position_encoding},
     weights::{Table, formats, write::write_safetensors},
@@ -58,8 +58,9 @@ fn metadata(stage: Stage, config: &Config, trainer: &Trainer) -> BTreeMap<String
         metadata.insert("animatediff.alpha".into(), config.lora.rank.to_string());
     }
     if let Some(architecture) = trainer.architecture() {
-        let json = serde_json::to_string(architecture).expect("a configuration is plain data");
-        metadata.insert(ARCHITECTURE_KEY.into(), json);
+        let json = |value: Result<String, _>| value.expect("a configuration is plain data");
+        metadata.insert(ARCHITECTURE_KEY.into(), json(serde_json::to_string(architecture)));
+        metadata.insert(SCHEDULE_KEY.into(), json(serde_json::to_string(&config.noise_scheduler_kwargs)));
         metadata.insert("animatediff.motion_module".into(), architecture.version().unwrap_or("custom").into());
     }
     metadata

@@ -1,6 +1,6 @@
 //! Samples as tensors, and back as pictures.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::{data::Sample, frame::Frame};
 
@@ -17,19 +17,6 @@ pub fn batch(samples: &[Sample], device: Device) -> Tensor {
 pub fn frames(sample: &Sample) -> Vec<Frame> {
     let plane = 3 * sample.height * sample.width;
     sample.pixels.chunks(plane).map(|planes| frame(planes, sample.height, sample.width)).collect()
-}
-
-/// The pictures of `[N, 3, H, W]` in [-1, 1], in 8 bits.
-pub fn pictures(pixels: &Tensor) -> Vec<Frame> {
-    let (count, _, height, width) = pixels.size4().expect("[N, 3, H, W]");
-    let (height, width) = (height as usize, width as usize);
-    let picture = |index: i64| {
-        let mut planes = vec![0.0f32; 3 * height * width];
-        let pixels = pixels.get(index).to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-        pixels.copy_data(&mut planes, 3 * height * width);
-        frame(&planes, height, width)
-    };
-    (0..count).map(picture).collect()
 }
 
 /// One picture from its three planes.

@@ -328,7 +328,11 @@ impl Run {
 
     /// What must be the same for a resumed run to equal the undisturbed one.
     fn identity(&self) -> Value {
-        let (config, data) = (&self.config, &self.config.train_data);
+        self.identity_under(&self.config)
+    }
+
+    fn identity_under(&self, config: &Config) -> Value {
+        let data = &config.train_data;
         json!({
             "stage": self.recipe.stage,
             "global_seed": config.global_seed,
@@ -354,8 +358,10 @@ impl Run {
 
     fn check_same(&self, saved: &Value) -> Result<()> {
         let now = self.identity();
+        // A key that came with a later version had no other value than its default before.
+        let default = self.identity_under(&Config::for_stage(self.recipe.stage));
         for (key, value) in now.as_object().expect("an object") {
-            let before = saved.get(key).unwrap_or(&Value::Null);
+            let before = saved.get(key).unwrap_or(&default[key]);
             ensure!(
                 before == value,
                 "`{key}` was {before} and is now {value}; a resumed run continues the same order of the same data. \

@@ -104,9 +104,9 @@ pub fn motion(version: &str, motion_norm: NormScope) -> Motion {
     };
     let mid = config.motion_module_mid_block;
     let config = motion::Config { motion_norm, ..config };
-    let mut tensors = Motion::read(&golden_path("motion_v2.safetensors"), None).unwrap().tensors;
-    tensors.retain(|name| mid || !name.starts_with("mid_block."));
-    Motion { config, tensors }
+    let mut motion = Motion::read(&golden_path("motion_v2.safetensors"), None).unwrap();
+    motion.tensors.retain(|name| mid || !name.starts_with("mid_block."));
+    Motion { config, ..motion }
 }
 
 /// A copy of the tiny base model, to be damaged.

@@ -1,18 +1,19 @@
 //! One job: what it asks for, settled before any weights are read, and the networks that do it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::job::{self, Job, LoraEntry, Shot};
 use crate::{
-    assemble::{Base, InferenceConfig, Motion},
+    assemble::{AssembleError, Base, InferenceConfig, Motion},
     cli::{
         progress::{Progress, say},
         usage,
     },
     device::Precision,
+    diffusion,
     frame::Frame,
     nn::Source,
     sample::{Cast, Request, Studio},
@@ -42,8 +43,29 @@ impl<'a> Order<'a> {
             None => InferenceConfig::default(),
         };
         let order = Order { job, base, inference, requests: Vec::new() };
-        let requests = shots.iter().map(|shot| order.request(shot)).collect::<Result<_>>()?;
+        let schedule = order.cast()?.schedule();
+        let requests = shots.iter().map(|shot| order.request(shot, &schedule)).collect::<Result<_>>()?;
         Ok(Order { requests, ..order })
+    }
+
+    /// What goes into the UNet; the motion module's weights are not read yet.
+    fn cast(&self) -> Result<Cast> {
+        let Order { job, inference, .. } = self;
+        let read = |path: &PathBuf| {
+            let mut motion = Motion::read(path, inference.unet_additional_kwargs.clone())?;
+            if let Some(scope) = job.motion_norm {
+                motion.config.motion_norm = scope;
+            }
+            Ok::<_, AssembleError>(motion)
+        };
+        let scale = job.adapter_lora_scale.unwrap_or(1.0);
+        let loras = job.motion_module_lora_configs.iter();
+        Ok(Cast {
+            motion: job.motion_module.as_ref().map(read).transpose()?,
+            adapter: job.adapter_lora_path.clone().map(|path| (path, scale)),
+            motion_loras: loras.map(|LoraEntry { path, alpha }| (path.clone(), *alpha)).collect(),
+            noise_scheduler_kwargs: inference.noise_scheduler_kwargs.clone(),
+        })
     }
 
     /// Frames per second of the clips.
@@ -51,7 +73,7 @@ impl<'a> Order<'a> {
         self.job.fps.unwrap_or(8.0)
     }
 
-    fn request(&self, shot: &Shot) -> Result<Request> {
+    fn request(&self, shot: &Shot, schedule: &diffusion::Config) -> Result<Request> {
         let (job, scale) = (self.job, self.base.vae.downscale());
         let native = self.base.unet.sample_size * scale;
         let request = Request {
@@ -70,7 +92,7 @@ impl<'a> Order<'a> {
                 return Err(usage(format!("{flag} {size}: sizes must be divisible by {scale}; {near} is the nearest")));
             }
         }
-        if let Err((key, message)) = self.inference.noise_scheduler_kwargs.check(request.steps) {
+        if let Err((key, message)) = schedule.check(request.steps) {
             return Err(usage(match key {
                 "steps" => format!("--steps {}: {message}", request.steps),
                 _ => format!("`noise_scheduler_kwargs.{key}`: {message}"),
@@ -96,23 +118,14 @@ pub struct Set<'a> {
 impl<'a> Set<'a> {
     /// Reads all weights of `order`.
     pub fn open(order: &Order<'a>, device: Device) -> Result<Set<'a>> {
-        let Order { job, base, inference, requests } = order;
+        let Order { job, base, requests, .. } = order;
         let first = job.latents_row.unwrap_or(0);
         let noise = job.latents.as_deref().map(|path| Noise::read(path, first, requests.len())).transpose()?;
-        let mut cast = Cast { noise_scheduler_kwargs: inference.noise_scheduler_kwargs.clone(), ..Cast::default() };
-        if let Some(path) = &job.motion_module {
-            let mut motion = Motion::read(path, inference.unet_additional_kwargs.clone())?;
-            if let Some(scope) = job.motion_norm {
-                motion.config.motion_norm = scope;
-            }
+        let cast = order.cast()?;
+        if let (Some(path), Some(motion)) = (&job.motion_module, &cast.motion) {
             let version = motion.config.version().unwrap_or("of its own architecture");
             say(&format!("motion module {}: {version}", path.display()));
-            cast.motion = Some(motion);
         }
-        let scale = job.adapter_lora_scale.unwrap_or(1.0);
-        cast.adapter = job.adapter_lora_path.clone().map(|path| (path, scale));
-        let loras = job.motion_module_lora_configs.iter();
-        cast.motion_loras = loras.map(|LoraEntry { path, alpha }| (path.clone(), *alpha)).collect();
         let studio = Studio::open(base, cast, device, job.dtype.unwrap_or_default().kind(device))?;
         Ok(Set { job, studio, noise })
     }

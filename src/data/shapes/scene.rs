@@ -172,7 +172,7 @@ impl Scene {
 
     fn with(random: &mut ChaCha8Rng, motion: Motion) -> Scene {
         let big = below(random, 2) == 1;
-        let radius = if big { between(random, 0.19, 0.22) } else { between(random, 0.13, 0.15) };
+        let radius = if big { between(random, 0.19, 0.22) } else { between(random, 0.15, 0.17) };
         Scene {
             shape: pick(random, Shape::ALL),
             colour: below(random, COLOURS.len() as u64) as usize,

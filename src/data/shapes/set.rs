@@ -96,7 +96,7 @@ impl Set {
                 let scene = Scene::still(seed, index as u64);
                 let file = format!("{index:05}.png");
                 scene.frame(style, size, 0.0).save_png(&folder.join(&file))?;
-                Ok(vec![format!("stills/{file}"), scene.still_caption()])
+                Ok(vec![format!("{}/{file}", self.domain.folder()), scene.still_caption()])
             }
         }
     }

@@ -12,7 +12,7 @@ use super::super::{
         Unit::{Bytes, Share, Times},
     },
     measure::{Similarity, amount_of_camera, cameras, share_of_all, share_of_camera},
-    sets::camera,
+    named,
 };
 use crate::{
     clip::Clip,
@@ -37,7 +37,7 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let unmoved = cameras(&still);
     let mut kept: Vec<(Motion, PathBuf, Vec<Similarity>)> = Vec::new();
     for motion in MOVES {
-        let name = camera(motion);
+        let name = named(&motion);
         found.note(format!("{name} without MotionLoRA"), Share, share_of_camera(&unmoved, motion));
         for &clips in &counts {
             for &rank in &ranks {
@@ -66,15 +66,15 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     }
     let [(one, first, _), (other, second, _), ..] = kept.as_slice() else { unreachable!("there are three moves") };
     let together = shoot(lab, "two-together", &scenes, &[(first, 1.0), (second, 1.0)])?;
-    let name = format!("{} and {} together", camera(*one), camera(*other));
+    let name = format!("{} and {} together", named(one), named(other));
     found.claim(format!("{name}, both shown"), Share, share_of_all(&cameras(&together), &[*one, *other]), AtLeast(0.5));
     rows.push((name, together));
     for (motion, lora, whole) in &kept {
-        let half = shoot(lab, &format!("half-{}", camera(*motion)), &scenes, &[(lora, 0.5)])?;
-        let name = format!("{} at scale 0.5, amount over that at 1", camera(*motion));
+        let half = shoot(lab, &format!("half-{}", named(motion)), &scenes, &[(lora, 0.5)])?;
+        let name = format!("{} at scale 0.5, amount over that at 1", named(motion));
         let ratio = amount_of_camera(&cameras(&half), *motion) / amount_of_camera(whole, *motion);
         found.claim(name, Times, ratio, Between(0.3, 0.7));
-        rows.push((format!("{} at scale 0.5", camera(*motion)), half));
+        rows.push((format!("{} at scale 0.5", named(motion)), half));
     }
     for (_, clips) in &mut rows {
         clips.truncate(6);
@@ -92,7 +92,7 @@ fn shoot(lab: &mut Lab, name: &str, scenes: &[Scene], loras: &[(&PathBuf, f64)])
 }
 
 fn cell(motion: Motion, clips: usize, rank: i64) -> String {
-    format!("{}, {clips} clips, rank {rank}", camera(motion))
+    format!("{}, {clips} clips, rank {rank}", named(&motion))
 }
 
 fn plot(motion: Motion, counts: &[usize], ranks: &[i64]) -> Plot {
@@ -101,7 +101,7 @@ fn plot(motion: Motion, counts: &[usize], ranks: &[i64]) -> Plot {
         (format!("rank {rank}"), numbers.collect())
     };
     Plot {
-        title: format!("Share that shows {}", camera(motion)),
+        title: format!("Share that shows {}", named(&motion)),
         axis: "reference clips".into(),
         places: counts.iter().map(ToString::to_string).collect(),
         curves: ranks.iter().map(curve).collect(),

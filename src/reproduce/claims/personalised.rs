@@ -10,7 +10,7 @@ use super::super::{
         Unit::{Share, Times},
     },
     measure::{share, style_distance, verdicts},
-    subjects,
+    named,
 };
 use crate::{
     clip::Clip,
@@ -30,7 +30,7 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let mut found = Finding::default();
     let mut rows = vec![("base".to_owned(), flat.clone())];
     for style in [Style::Outlines, Style::Night] {
-        let name = subjects::name(style);
+        let name = named(&style);
         let base = lab.personalised(style)?;
         let mut order = lab.order(&format!("in-{name}"), Some(module.clone()), &scenes);
         order.base.clone_from(&base);

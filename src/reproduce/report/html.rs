@@ -1,6 +1,7 @@
 //! `report.html`: one page with everything in it.
 
 use anyhow::{Context, Result};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use minijinja::Environment;
 use serde_json::{Value, json};
 
@@ -62,18 +63,5 @@ fn shown(show: &Show) -> Result<Value> {
 
 /// The clip as a GIF that stands in the page itself.
 pub fn data_uri(clip: &Clip) -> Result<String> {
-    Ok(format!("data:image/gif;base64,{}", base64(&clip.gif()?)))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let quartet = |chunk: &[u8]| {
-        let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
-        let digit = |place: usize| match place <= chunk.len() {
-            true => DIGITS[(bits >> (18 - 6 * place) & 63) as usize] as char,
-            false => '=',
-        };
-        [0, 1, 2, 3].map(digit)
-    };
-    bytes.chunks(3).flat_map(quartet).collect()
+    Ok(format!("data:image/gif;base64,{}", BASE64_STANDARD.encode(clip.gif()?)))
 }

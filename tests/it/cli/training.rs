@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use animatediff::train::checkpoint;
 use tch::{Kind, Tensor};
 
 use super::support::{Desk, Run, shared};
@@ -178,6 +179,24 @@ fn cached_latents_change_nothing() {
     let before = cached.losses();
     desk.ok(&format!("animatediff train adapter --resume {}", step.display()));
     assert_eq!(cached.losses(), before, "resumed with an empty cache, bit for bit");
+}
+
+#[test]
+fn a_checkpoint_from_before_a_key_was_there_is_resumed_at_its_default() {
+    let desk = Desk::new();
+    let run = desk.train("adapter -c $TINY");
+    let checkpoints = run.folder.join("checkpoints");
+    let mut checkpoint = checkpoint::load(&checkpoints.join("step-00000002")).unwrap();
+    for key in ["vae", "snr_gamma", "debiased_estimation_loss"] {
+        checkpoint.state.as_object_mut().unwrap().remove(key).expect(key);
+    }
+    fs::remove_dir_all(checkpoints.join("step-00000002")).unwrap();
+    checkpoint::save(&checkpoints, &checkpoint, None).unwrap();
+    let resume = format!("animatediff train adapter --resume {} --max-steps 3", run.folder.display());
+    let told = ["`debiased_estimation_loss` was false and is now true"];
+    desk.refused(&format!("{resume} --set debiased_estimation_loss=true"), &told);
+    desk.ok(&resume);
+    assert_eq!(run.rows().len(), 3);
 }
 
 #[test]
