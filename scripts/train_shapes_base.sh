@@ -4,7 +4,7 @@
 #   scripts/train_shapes_base.sh [OUT]          (default outputs/shapes-base; DEVICE=cuda for a GPU)
 #
 # 1. Pictures: 4,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
-#    personalised style and 800 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
+#    personalised style and 2,400 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
 # 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills; the text encoder
 #    keeps its random weights (configs/shapes/image.yaml says why).
 # Every step is skipped when its result is there, and an interrupted training goes on where it was.
@@ -51,7 +51,7 @@ step "pictures"
 render stills --domain stills --clips 4000 --seed 1
 render outlines --domain stills --style outlines --clips 800 --seed 2
 render night --domain stills --style night --clips 800 --seed 3
-render clips --clips 800 --frames 16 --seed 4
+render clips --clips 2400 --frames 16 --seed 4
 {
   echo video,caption
   for set in stills outlines night; do tail -n +2 "$out/data/$set/clips.csv" | sed "s#^#$set/#"; done
@@ -64,7 +64,7 @@ step "random weights"
 step "the VAE"
 vae=$(train vae --base "$out/init" --csv "$out/data/pictures.csv")
 
-step "the UNet and the text encoder"
+step "the UNet"
 base=$(train image --base "$vae" --csv "$out/data/stills/clips.csv")
 
 step "how well it paints"

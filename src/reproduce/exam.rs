@@ -54,6 +54,9 @@ pub struct Marks {
     /// How well the VAE keeps rendered pictures, in dB; of a base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae_psnr_db: Option<f64>,
+    /// Share of them whose shape and colour can still be told: what the UNet could reach at best; of a base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae_shape_and_colour: Option<f64>,
 }
 
 /// One sample and what is thought of it.
@@ -96,6 +99,7 @@ impl Exam {
             shape_and_colour: share(&verdicts, |one| one.shows),
             all_three: Some(share(&verdicts, |one| one.moves && one.shows)),
             vae_psnr_db: None,
+            vae_shape_and_colour: None,
         };
         let answer = |((clip, prompt), one): ((Clip, &String), &Verdict)| {
             let motion = one.motion.map_or("no motion that has a name", |motion| motion.name());
@@ -119,12 +123,14 @@ impl Exam {
         let side = (base.unet.sample_size * base.vae.downscale()) as usize;
         let rendered: Vec<_> = scenes.iter().map(|scene| scene.frame(self.style, Size::square(side), 0.0)).collect();
         let again: Vec<_> = rendered.iter().map(|frame| reconstruct(&vae, frame, self.device)).collect();
+        let kept: Vec<bool> = again.iter().zip(scenes).map(|(one, scene)| shows(one, scene, self.style)).collect();
         let marks = Marks {
             prompts: self.prompts,
             prompted_motion: None,
             shape_and_colour: share(&right, |right| *right),
             all_three: None,
             vae_psnr_db: Some(psnr(&again, &rendered)),
+            vae_shape_and_colour: Some(share(&kept, |kept| *kept)),
         };
         let answer = |((clip, prompt), &right): ((Clip, &String), &bool)| {
             let verdict = if right { "as prompted" } else { "another shape or colour, or none" };

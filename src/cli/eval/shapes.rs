@@ -157,5 +157,6 @@ fn lines(marks: &Marks) -> Vec<String> {
     lines.push(share("shape and colour", marks.shape_and_colour));
     lines.extend(marks.all_three.map(|value| share("all three", value)));
     lines.extend(marks.vae_psnr_db.map(|value| format!("{:<22} {value:5.1} dB", "VAE, rendered pictures")));
+    lines.extend(marks.vae_shape_and_colour.map(|value| share("VAE, shape and colour", value)));
     lines
 }

@@ -28,12 +28,18 @@ pub(super) fn svg(plot: &Plot, claim: &ClaimRow) -> String {
     };
     let y = |value: f64| TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
     let mut out = format!("<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
+    let decimals = (1.0 - (high - low).log10().floor()).clamp(0.0, 9.0) as usize;
     for share in [0.0, 0.5, 1.0] {
         let value = low + share * (high - low);
         let at = y(value);
         let _ =
             write!(out, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", WIDTH - RIGHT);
-        let _ = write!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value:.2}</text>", LEFT - 6.0, at + 4.0);
+        let _ = write!(
+            out,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value:.decimals$}</text>",
+            LEFT - 6.0,
+            at + 4.0
+        );
     }
     for (index, place) in plot.places.iter().enumerate() {
         let (at, below) = (x(index), HEIGHT - BOTTOM + 15.0);

@@ -260,6 +260,30 @@ fn the_motion_stage_in_all_versions() {
 }
 
 #[test]
+fn a_motion_module_is_sampled_on_the_schedule_it_was_trained_on() {
+    let desk = Desk::new();
+    let run = desk.train("motion -c $TINY --set noise_scheduler_kwargs.beta_schedule=scaled_linear");
+    let module = run.export.display();
+    let sampled = |rest: &str| {
+        let request = "--prompt x --seed 1 --steps 2 -W 32 -H 32 -L 2 -o x.gif --overwrite --save-latents x";
+        desk.ok(&format!("animatediff sample --base $BASE --motion {module} {request} {rest}"));
+        desk.latents("x")
+    };
+    desk.write("scaled.yaml", "noise_scheduler_kwargs: {beta_schedule: scaled_linear}");
+    desk.write("official.yaml", "noise_scheduler_kwargs: {beta_schedule: linear}");
+    let own = sampled("");
+    assert_eq!(own, sampled("--inference-config scaled.yaml"), "the module's own");
+    assert!(
+        relative_error(&sampled("--inference-config official.yaml"), &own) > 1e-3,
+        "what the user says comes first"
+    );
+    let lora = desk.run(&format!("animatediff train motionlora -c $TINY --motion {module} --dry-run"));
+    assert_eq!(lora.code, Some(0), "{}", lora.stderr);
+    let words = "warning: `noise_scheduler_kwargs` is not what";
+    assert!(lora.stderr.contains(words) && lora.stderr.contains("beta_schedule: scaled_linear"), "{}", lora.stderr);
+}
+
+#[test]
 fn the_motion_lora_stage() {
     let desk = Desk::new();
     for (module, middle) in [("$V2", true), ("$V3", false)] {
@@ -326,9 +350,12 @@ fn the_image_stage_trains_the_text_encoder_when_asked_to() {
 fn sampled_differently(desk: &Desk, flag: &str, run: &Run) {
     let line = |rest: &str| {
         format!(
-            "animatediff sample --base $BASE --prompt x --seed 1 --steps 1 -W 32 -H 32 -L 2 -o x.gif --overwrite {rest}"
+            "animatediff sample --base $BASE --inference-config official.yaml --prompt x --seed 1 --steps 1 -W 32 -H 32 -L 2 \
+             -o x.gif --overwrite {rest}"
         )
     };
+    // The same schedule for both: what differs are the weights.
+    desk.write("official.yaml", "noise_scheduler_kwargs: {}");
     if !desk.path("without").exists() {
         desk.ok(&line("--save-latents without"));
     }

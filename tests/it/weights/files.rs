@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use animatediff::{
     assemble::{ARCHITECTURE_KEY, Base, Motion, UNetParts},
+    diffusion,
     model::unet::motion,
     nn::{NormScope, Pattern, Plan, Source},
     weights::{read, read_component, write::write_safetensors},
@@ -138,6 +139,7 @@ fn the_architecture_is_told_from_the_keys_or_the_metadata() {
     let metadata = BTreeMap::from([(ARCHITECTURE_KEY.to_owned(), serde_json::to_string(&config).unwrap())]);
     write_safetensors(&path, module.iter(), &metadata).unwrap();
     assert_eq!(Motion::read(&path, None).unwrap().config, config, "metadata");
+    assert_eq!(Motion::read(&path, None).unwrap().noise_scheduler_kwargs, diffusion::Config::default(), "the official");
     let told = motion::Config { use_inflated_groupnorm: false, ..motion::Config::v2() };
     assert_eq!(Motion::read(&path, Some(told.clone())).unwrap().config, told, "what the user says comes first");
 }
