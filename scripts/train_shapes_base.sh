@@ -5,8 +5,9 @@
 #
 # 1. Pictures: 4,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
 #    personalised style and 2,400 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
-# 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills; the text encoder
-#    keeps its random weights (configs/shapes/image.yaml says why).
+# 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills, in two turns of
+#    the cosine: the second one is about what tells circles from squares. The text encoder keeps its random weights
+#    (configs/shapes/image.yaml says why).
 # Every step is skipped when its result is there, and an interrupted training goes on where it was.
 #
 # The base that lies in data/shapes-base now is an interim one, put together from several shorter runs while these settings
@@ -29,22 +30,22 @@ render() {
   [[ -e $out/data/$set/clips.csv ]] || "$animatediff" data shapes "$out/data/$set" --overwrite "$@"
 }
 
-# Trains, or goes on with what was begun; prints where the export lies.
+# Trains as `name`, or goes on with what was begun; prints where the export lies.
 train() {
-  local kind=$1
-  shift
-  if [[ ! -e $out/$kind.done ]]; then
+  local name=$1 kind=$2
+  shift 2
+  if [[ ! -e $out/$name.done ]]; then
     local begun
-    begun=$(find "$out/runs" -maxdepth 1 -name "$kind-*" 2>/dev/null | sort | tail -n 1)
+    begun=$(find "$out/runs" -maxdepth 1 -name "$name-2*" 2>/dev/null | sort | tail -n 1)
     if [[ -n $begun && -n $(find "$begun/checkpoints" -name 'step-*' 2>/dev/null | head -n 1) ]]; then
-      "$animatediff" train "$kind" --resume "$begun" >"$out/$kind.export"
+      "$animatediff" train "$kind" --resume "$begun" >"$out/$name.export"
     else
-      "$animatediff" train "$kind" -c "configs/shapes/$kind.yaml" --name "$kind" -o "$out/runs" --device "$device" "$@" \
-        >"$out/$kind.export"
+      "$animatediff" train "$kind" -c "configs/shapes/$kind.yaml" --name "$name" -o "$out/runs" --device "$device" "$@" \
+        >"$out/$name.export"
     fi
-    mv "$out/$kind.export" "$out/$kind.done"
+    mv "$out/$name.export" "$out/$name.done"
   fi
-  cat "$out/$kind.done"
+  cat "$out/$name.done"
 }
 
 step "pictures"
@@ -62,10 +63,14 @@ step "random weights"
 [[ -e $out/init ]] || "$animatediff" init --preset shapes "$out/init"
 
 step "the VAE"
-vae=$(train vae --base "$out/init" --csv "$out/data/pictures.csv")
+vae=$(train vae vae --base "$out/init" --csv "$out/data/pictures.csv")
 
 step "the UNet"
-base=$(train image --base "$vae" --csv "$out/data/stills/clips.csv")
+first=$(train image image --base "$vae" --csv "$out/data/stills/clips.csv")
+
+step "the UNet, once more around"
+base=$(train image-again image --base "$first" --csv "$out/data/stills/clips.csv" --max-steps 5000 --set learning_rate=6.0e-4 \
+  --set global_seed=43)
 
 step "how well it paints"
 "$animatediff" eval shapes --base "$base" -o "$out/eval"
