@@ -50,7 +50,7 @@ impl Budget {
             ranks: vec![2, 8, 32],
             frames: 8,
             sampling_steps: 20,
-            guidance_scale: 7.5,
+            guidance_scale: 4.0,
             batch: 8,
             training_steps: None,
         }

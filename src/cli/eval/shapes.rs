@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: i64,
     /// Classifier-free guidance
-    #[arg(long, value_name = "X", default_value_t = 7.5)]
+    #[arg(long, value_name = "X", default_value_t = 4.0)]
     guidance_scale: f64,
     /// Frames per animation
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=1024))]
