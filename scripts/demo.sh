@@ -79,5 +79,5 @@ Done in $((SECONDS / 60)):$(printf %02d $((SECONDS % 60))). Open
   $(dirname "$(dirname "$motion")")/
                                a run: metrics.jsonl, tensorboard/, sanity_check/, samples/, checkpoints/, export/
 Curves: tensorboard --logdir $out/runs
-All claims of the recipe, trained and measured in about an hour: make reproduce
+All claims of the recipe, trained and measured one by one: make reproduce
 EOM

@@ -6,7 +6,7 @@ mod base;
 mod error;
 mod motion;
 
-pub use base::Base;
+pub use base::{Base, SCHEDULER};
 pub use error::AssembleError;
 pub use motion::{ARCHITECTURE_KEY, InferenceConfig, Motion, SCHEDULE_KEY, read_adapter, read_motion_lora};
 

@@ -10,4 +10,4 @@ pub mod schedule;
 pub use ddim::Ddim;
 pub use guidance::guided;
 pub use objective::{Weighting, add_noise, loss};
-pub use schedule::{BetaSchedule, Config, NoiseSchedule, PredictionType, TimestepSpacing};
+pub use schedule::{BetaSchedule, Config, NoiseSchedule, PredictionType, Process, TimestepSpacing};

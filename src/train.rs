@@ -20,6 +20,7 @@ pub mod pixels;
 pub mod preview;
 pub mod recipe;
 pub mod run;
+pub mod timestep_bias;
 pub mod trainer;
 
 pub use config::Config;

@@ -7,6 +7,7 @@ use tch::{Device, Kind};
 
 use super::{AssembleError, build};
 use crate::{
+    diffusion,
     model::{
         clip::{self, TextEncoder},
         unet,
@@ -28,6 +29,8 @@ pub struct Base {
     pub vae: vae::Config,
     /// `text_encoder/config.json`.
     pub text: clip::Config,
+    /// The noise it was trained on, of `scheduler/scheduler_config.json`; Stable Diffusion's own where there is no such file.
+    pub noise_scheduler_kwargs: diffusion::Config,
 }
 
 impl Base {
@@ -55,8 +58,13 @@ impl Base {
                 Err(error) => AssembleError::Config { path: unet_path.clone(), reason: error.to_string() },
             }
         })?;
-        let base =
-            Base { dir: dir.to_owned(), unet, vae: read_config(dir, "vae")?, text: read_config(dir, "text_encoder")? };
+        let base = Base {
+            dir: dir.to_owned(),
+            unet,
+            vae: read_config(dir, "vae")?,
+            text: read_config(dir, "text_encoder")?,
+            noise_scheduler_kwargs: read_schedule(&dir.join(SCHEDULER))?,
+        };
         base.check()?;
         Ok(base)
     }
@@ -120,6 +128,28 @@ impl Base {
     pub fn unet_tensors(&self) -> Result<NamedTensors, AssembleError> {
         Ok(read_component(&self.dir.join("unet"), &["diffusion_pytorch_model"])?)
     }
+}
+
+/// Where a base says what noise it was trained on.
+pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// The process that a base was trained on. How it is sampled is the sampler's choice: other keys are left alone.
+fn read_schedule(path: &Path) -> Result<diffusion::Config, AssembleError> {
+    let process = diffusion::Config::scaled_linear();
+    if !path.exists() {
+        return Ok(process);
+    }
+    let not = |reason: String| AssembleError::Config { path: path.to_owned(), reason };
+    let json = read_json(path)?;
+    for key in ["trained_betas", "rescale_betas_zero_snr"] {
+        if !matches!(json.get(key), None | Some(serde_json::Value::Null | serde_json::Value::Bool(false))) {
+            return Err(not(format!("`{key}` is not supported yet; a schedule of `beta_start` and `beta_end` is")));
+        }
+    }
+    let told = serde_path_to_error::deserialize(json).map_err(|error| not(format!("not a noise schedule: {error}")))?;
+    let process = process.with_process(told);
+    process.check(1).map_err(|(key, message)| not(format!("`{key}`: {message}")))?;
+    Ok(process)
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value, AssembleError> {

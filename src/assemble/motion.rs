@@ -55,7 +55,12 @@ impl Motion {
             tensors.retain(|name| name.contains("motion_modules."));
         }
         let detected = from_metadata(&metadata, ARCHITECTURE_KEY, path)?.unwrap_or_else(|| detect(&tensors));
-        let noise_scheduler_kwargs = from_metadata(&metadata, SCHEDULE_KEY, path)?.unwrap_or_default();
+        let noise_scheduler_kwargs: diffusion::Config =
+            from_metadata(&metadata, SCHEDULE_KEY, path)?.unwrap_or_default();
+        noise_scheduler_kwargs.check(1).map_err(|(key, message)| AssembleError::Config {
+            path: path.to_owned(),
+            reason: format!("its metadata `{SCHEDULE_KEY}`: `{key}`: {message}"),
+        })?;
         let config = config.unwrap_or(detected);
         if config.use_motion_module && !config.motion_module_mid_block && has_mid_block(&tensors) {
             return Err(AssembleError::MidBlock(path.to_owned()));

@@ -15,8 +15,8 @@ const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset shapes base/
   animatediff reproduce --base base/ --only prompted-motion --quick -o quick/
-In the repository, where the trained base lies in data/shapes-base, all claims
-in about an hour: animatediff reproduce";
+In the repository, where the trained base lies in data/shapes-base, all claims:
+animatediff reproduce";
 
 /// Train and measure every claim of the recipe in a small world; a second call goes on where the first one stopped
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ use super::{
     usage,
 };
 use crate::{
-    assemble::Motion,
+    assemble::{Base, Motion},
     config,
     device::DeviceChoice,
     train::{
@@ -176,9 +176,19 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let trained = Motion::read(path, None)?.noise_scheduler_kwargs;
         if trained != config.noise_scheduler_kwargs {
             say(&format!(
-                "warning: `noise_scheduler_kwargs` is not what {} was trained on; its own is\n{}",
+                "warning: `noise_scheduler_kwargs` is not what {} was trained on; to train on its own, set it to\n{}",
                 path.display(),
                 yaml::to_text(&trained)
+            ));
+        }
+    }
+    if matches!(stage, Stage::Adapter | Stage::Image) {
+        let bases = Base::open(&config.pretrained_model_path)?.noise_scheduler_kwargs.process();
+        if bases != config.noise_scheduler_kwargs.process() {
+            say(&format!(
+                "warning: `noise_scheduler_kwargs` is not what {} was trained on; to train on its own, set it to\n{}",
+                config.pretrained_model_path.display(),
+                yaml::to_text(&bases)
             ));
         }
     }

@@ -27,6 +27,22 @@ pub struct Config {
     pub prediction_type: PredictionType,
 }
 
+/// The part of a [`Config`] that a model is trained on; the rest is the sampler's choice. What is absent is not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Process {
+    /// Timesteps of the training process.
+    pub num_train_timesteps: Option<i64>,
+    /// First β.
+    pub beta_start: Option<f64>,
+    /// Last β.
+    pub beta_end: Option<f64>,
+    /// How β grows between them.
+    pub beta_schedule: Option<BetaSchedule>,
+    /// What the network predicts.
+    pub prediction_type: Option<PredictionType>,
+}
+
 /// The growth of β.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +121,29 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// What a model is trained on.
+    pub fn process(&self) -> Process {
+        Process {
+            num_train_timesteps: Some(self.num_train_timesteps),
+            beta_start: Some(self.beta_start),
+            beta_end: Some(self.beta_end),
+            beta_schedule: Some(self.beta_schedule),
+            prediction_type: Some(self.prediction_type),
+        }
+    }
+
+    /// The same, with what `process` says.
+    pub fn with_process(self, process: Process) -> Config {
+        Config {
+            num_train_timesteps: process.num_train_timesteps.unwrap_or(self.num_train_timesteps),
+            beta_start: process.beta_start.unwrap_or(self.beta_start),
+            beta_end: process.beta_end.unwrap_or(self.beta_end),
+            beta_schedule: process.beta_schedule.unwrap_or(self.beta_schedule),
+            prediction_type: process.prediction_type.unwrap_or(self.prediction_type),
+            ..self
+        }
     }
 
     /// The image stage's: √β linear.

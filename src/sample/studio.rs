@@ -29,10 +29,10 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// The given schedule; else the one that the motion module was trained on; else, for pictures, Stable Diffusion's own.
-    pub fn schedule(&self) -> diffusion::Config {
+    /// The given schedule; else the one that the motion module was trained on; else, for pictures, the one of `base`.
+    pub fn schedule(&self, base: &Base) -> diffusion::Config {
         let modules = || self.motion.as_ref().map(|motion| motion.noise_scheduler_kwargs.clone());
-        self.noise_scheduler_kwargs.clone().or_else(modules).unwrap_or_else(diffusion::Config::scaled_linear)
+        self.noise_scheduler_kwargs.clone().or_else(modules).unwrap_or_else(|| base.noise_scheduler_kwargs.clone())
     }
 }
 
@@ -50,7 +50,7 @@ impl Studio {
     /// # Errors
     /// When a file cannot be read or does not fit the base.
     pub fn open(base: &Base, cast: Cast, device: Device, kind: Kind) -> Result<Studio, AssembleError> {
-        let schedule = NoiseSchedule::new(&cast.schedule());
+        let schedule = NoiseSchedule::new(&cast.schedule(base));
         let motion = cast.motion.as_ref().map(|motion| motion.config.clone());
         let mut parts = UNetParts::new(base);
         parts.motion = cast.motion;

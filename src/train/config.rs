@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{autoencoder, lr, optim, recipe::Stage};
+use super::{
+    autoencoder, lr, optim,
+    recipe::Stage,
+    timestep_bias::{self, TimestepBias},
+};
 use crate::{
     data,
     device::{DeviceChoice, Precision},
@@ -63,6 +67,12 @@ pub struct Config {
     pub snr_gamma: Option<f64>,
     /// Weighting by 1/√SNR: steps of much noise, where the layout is decided, count more. For models that predict the noise.
     pub debiased_estimation_loss: bool,
+    /// Which end of the noise schedule is drawn more often, by diffusers' names: `earlier` (little noise) or `later`.
+    pub timestep_bias_strategy: timestep_bias::Strategy,
+    /// How many times as often.
+    pub timestep_bias_multiplier: f64,
+    /// How large a share of the schedule that end is.
+    pub timestep_bias_portion: f64,
     /// Objective of the VAE stage.
     pub vae: autoencoder::Objective,
     /// Keeps what the VAE makes of each clip in memory (2 GiB at most), for data that comes again.
@@ -204,6 +214,9 @@ impl Default for Config {
             train_text_encoder: false,
             snr_gamma: None,
             debiased_estimation_loss: false,
+            timestep_bias_strategy: timestep_bias::Strategy::None,
+            timestep_bias_multiplier: 1.0,
+            timestep_bias_portion: 0.25,
             vae: autoencoder::Objective::default(),
             cache_latents: false,
             save_precision: Precision::Fp32,
@@ -275,6 +288,15 @@ impl Config {
             Some(gamma) => Weighting::MinSnr(gamma),
             None if self.debiased_estimation_loss => Weighting::Debiased,
             None => Weighting::Uniform,
+        }
+    }
+
+    /// How timesteps are drawn.
+    pub fn timestep_bias(&self) -> TimestepBias {
+        TimestepBias {
+            strategy: self.timestep_bias_strategy,
+            multiplier: self.timestep_bias_multiplier,
+            portion: self.timestep_bias_portion,
         }
     }
 
@@ -408,6 +430,7 @@ impl Config {
             ("vae", stage != Stage::Vae && self.vae != own.vae),
             ("snr_gamma", stage == Stage::Vae && self.snr_gamma.is_some()),
             ("debiased_estimation_loss", stage == Stage::Vae && self.debiased_estimation_loss),
+            ("timestep_bias_strategy", stage == Stage::Vae && self.timestep_bias() != own.timestep_bias()),
             ("cache_latents", stage == Stage::Vae && self.cache_latents),
             (
                 "noise_scheduler_kwargs",
@@ -462,6 +485,16 @@ impl Config {
         }
         if self.debiased_estimation_loss && self.noise_scheduler_kwargs.prediction_type != PredictionType::Epsilon {
             return wrong("debiased_estimation_loss", "it is for `prediction_type: epsilon`; remove the key");
+        }
+        let bias = self.timestep_bias();
+        if bias.strategy == timestep_bias::Strategy::None && bias != Config::default().timestep_bias() {
+            return wrong("timestep_bias_strategy", "`earlier` or `later` is expected where the bias has a size");
+        }
+        if !(bias.multiplier.is_finite() && bias.multiplier > 0.0) {
+            return wrong("timestep_bias_multiplier", "a number above 0 is expected");
+        }
+        if !(bias.portion > 0.0 && bias.portion <= 1.0) {
+            return wrong("timestep_bias_portion", "a share above 0 and at most 1 is expected");
         }
         if !(self.vae.kl_weight.is_finite() && self.vae.kl_weight >= 0.0) {
             return wrong("vae", "`kl_weight` must be a number of at least 0");

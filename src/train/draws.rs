@@ -3,6 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::timestep_bias::TimestepBias;
 use crate::data::choice;
 
 /// Drawn for all clips of one update together.
@@ -19,15 +20,21 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// For the update after `step` updates, clips of latent `shape` `[N, C, F, h, w]`.
-    pub fn new(seed: u64, step: i64, shape: [i64; 5], timesteps: i64, caption_dropout: f64) -> Draws {
+    /// For the update after `step` updates, clips of latent `shape` `[N, C, F, h, w]`, on a schedule of `timesteps`.
+    pub fn new(
+        seed: u64,
+        step: i64,
+        shape: [i64; 5],
+        (timesteps, bias): (i64, TimestepBias),
+        caption_dropout: f64,
+    ) -> Draws {
         let mut random = choice::random(seed ^ STREAM, step as u64);
         tch::manual_seed(choice::below(&mut random, u64::MAX) as i64);
         let normal = || Tensor::randn(shape, (Kind::Float, Device::Cpu));
         Draws {
             posterior: normal(),
             noise: normal(),
-            timesteps: Tensor::randint(timesteps, [shape[0]], (Kind::Int64, Device::Cpu)),
+            timesteps: bias.draw(timesteps, shape[0]),
             drop_caption: (0..shape[0]).map(|_| choice::between(&mut random, 0.0, 1.0) < caption_dropout).collect(),
         }
     }

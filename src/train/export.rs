@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Config, recipe::Stage, trainer::Trainer};
 use crate::{
-    assemble::{ARCHITECTURE_KEY, Base, SCHEDULE_KEY},
-    files,
+    assemble::{ARCHITECTURE_KEY, Base, SCHEDULE_KEY, SCHEDULER},
+    diffusion, files,
     model::unet::motion::{self, feed_forward_norm, position_encoding},
     weights::{Table, formats, write::write_safetensors},
 };
@@ -38,7 +38,8 @@ pub fn export(dir: &Path, stage: Stage, config: &Config, base: &Base, trainer: &
             Ok(path)
         }
         Stage::Image | Stage::Vae => {
-            write_base(dir, base, (trainer, kind), &metadata)?;
+            let process = (stage == Stage::Image).then(|| config.noise_scheduler_kwargs.process());
+            write_base(dir, base, (trainer, kind), process, &metadata)?;
             Ok(dir.to_owned())
         }
     }
@@ -112,9 +113,17 @@ fn position_tables(tensors: &BTreeMap<String, Tensor>, module: &motion::ModuleCo
 }
 
 /// A whole base in the diffusers layout: the trained parts written anew, the rest copied.
-fn write_base(dir: &Path, base: &Base, trained: (&Trainer, Kind), metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write_base(
+    dir: &Path,
+    base: &Base,
+    trained: (&Trainer, Kind),
+    process: Option<diffusion::Process>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
     let staging = files::staging_path(dir)?;
-    let written = stage_base(&staging, base, trained, metadata).and_then(|()| files::commit_dir(&staging, dir));
+    let written = stage_base(&staging, base, trained, metadata)
+        .and_then(|()| process.map_or(Ok(()), |process| write_process(&staging.join(SCHEDULER), process)))
+        .and_then(|()| files::commit_dir(&staging, dir));
     if written.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
@@ -152,6 +161,22 @@ fn stage_base(
         write(&staging.join(folder).join(file), own.collect(), kind, metadata)?;
     }
     write_scaling_factor(&staging.join("vae/config.json"), base.vae.scaling_factor)
+}
+
+/// Says what noise the base is trained on now.
+fn write_process(path: &Path, process: diffusion::Process) -> Result<()> {
+    let failed = || format!("{}: cannot be rewritten", path.display());
+    let mut config = serde_json::json!({"_class_name": "DDIMScheduler"});
+    if path.exists() {
+        config = serde_json::from_str(&fs::read_to_string(path).with_context(failed)?)?;
+    } else if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(failed)?;
+    }
+    let serde_json::Value::Object(process) = serde_json::to_value(process)? else { unreachable!("a struct") };
+    for (key, value) in process {
+        config[key] = value;
+    }
+    fs::write(path, format!("{config:#}\n")).with_context(failed)
 }
 
 /// Sets the one number of the VAE's configuration that training may change.

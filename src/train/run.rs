@@ -351,6 +351,9 @@ impl Run {
             "vae": config.vae,
             "snr_gamma": config.snr_gamma,
             "debiased_estimation_loss": config.debiased_estimation_loss,
+            "timestep_bias_strategy": config.timestep_bias_strategy,
+            "timestep_bias_multiplier": config.timestep_bias_multiplier,
+            "timestep_bias_portion": config.timestep_bias_portion,
             "cfg_random_null_text": config.cfg_random_null_text,
             "cfg_random_null_text_ratio": config.cfg_random_null_text_ratio,
         })

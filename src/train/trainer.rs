@@ -211,7 +211,7 @@ impl Trainer {
             size.width as i64 / scale,
         ];
         let dropout = if config.cfg_random_null_text { config.cfg_random_null_text_ratio } else { 0.0 };
-        let timesteps = config.noise_scheduler_kwargs.num_train_timesteps;
+        let timesteps = (config.noise_scheduler_kwargs.num_train_timesteps, config.timestep_bias());
         Draws::new(config.global_seed, step, shape, timesteps, dropout)
     }
 }

@@ -239,6 +239,7 @@ fn eval_shapes_measures_a_base_and_animations() {
     assert_eq!(base["prompts"], 3);
     assert!((0.0..=1.0).contains(&base["shape_and_colour"].as_f64().unwrap()));
     assert!((0.0..40.0).contains(&base["vae_psnr_db"].as_f64().unwrap()), "{base}");
+    assert!((0.0..=1.0).contains(&base["vae_shape_and_colour"].as_f64().unwrap()), "{base}");
     assert!(base["prompted_motion"].is_null());
     let page = fs::read_to_string(desk.path("stills/index.html")).unwrap();
     assert_eq!(page.matches("<img").count(), 3);
@@ -249,7 +250,7 @@ fn eval_shapes_measures_a_base_and_animations() {
          --split held-out --prompts 2 --steps 2 --frames 3 --json -o clips",
     );
     assert!((0.0..=1.0).contains(&clips["prompted_motion"].as_f64().unwrap()));
-    assert!(clips["vae_psnr_db"].is_null());
+    assert!(clips["vae_psnr_db"].is_null() && clips["vae_shape_and_colour"].is_null());
     assert!(desk.path("clips/001.gif").is_file());
     desk.refused("animatediff eval shapes --base $BASE --prompts 1 -o clips", &["--overwrite"]);
     desk.refused("animatediff eval shapes --base $BASE --split seen", &["--motion"]);

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 
 use super::super::{as_usage, data::make_room, progress::Progress, sample::LoraEntry, usage};
 use crate::{
+    assemble::Base,
     data::shapes::{Split, Style},
     device::DeviceChoice,
-    diffusion,
     reproduce::{
         exam::{Exam, Marks},
         gallery,
@@ -119,9 +119,6 @@ impl Args {
     fn exam(&self) -> Result<Exam> {
         let animated = self.motion.is_some();
         let loras = self.motion_lora.iter().map(|text| LoraEntry::parse(text)).collect::<Result<Vec<_>>>()?;
-        if let Err((_, message)) = diffusion::Config::default().check(self.steps) {
-            return Err(usage(format!("--steps {}: {message}", self.steps)));
-        }
         for (flag, value) in [("--adapter-scale", self.adapter_scale), ("--guidance-scale", self.guidance_scale)] {
             if !value.is_finite() {
                 return Err(usage(format!("{flag} {value}: a number is expected")));
@@ -137,6 +134,9 @@ impl Args {
             frames: if animated { self.frames as usize } else { 1 },
             first_seed: 1000 * (i64::from(self.seed) + 1),
         };
+        if let Err((_, message)) = order.cast()?.schedule(&Base::open(&self.base)?).check(self.steps) {
+            return Err(usage(format!("--steps {}: {message}", self.steps)));
+        }
         Ok(Exam {
             order,
             how: How { steps: self.steps, guidance_scale: self.guidance_scale, batch: 8 },

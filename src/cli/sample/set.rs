@@ -43,7 +43,7 @@ impl<'a> Order<'a> {
             None => InferenceConfig::default(),
         };
         let order = Order { job, base, inference, requests: Vec::new() };
-        let schedule = order.cast()?.schedule();
+        let schedule = order.cast()?.schedule(&order.base);
         let requests = shots.iter().map(|shot| order.request(shot, &schedule)).collect::<Result<_>>()?;
         Ok(Order { requests, ..order })
     }

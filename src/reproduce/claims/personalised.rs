@@ -48,7 +48,7 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
         let distance = style_distance(&frames(&flat), &stills);
         found.note(format!("style distance of the base's animations to {name}"), Times, distance);
         found.note(format!("shape and colour, {name}"), Share, share(&verdicts, |one| one.shows));
-        rows.push((name.into(), clips));
+        rows.push((name, clips));
     }
     for (_, clips) in &mut rows {
         clips.truncate(8);

@@ -284,6 +284,42 @@ fn a_motion_module_is_sampled_on_the_schedule_it_was_trained_on() {
 }
 
 #[test]
+fn pictures_are_sampled_on_the_schedule_their_base_was_trained_on() {
+    let desk = Desk::new();
+    let noisier = "--set noise_scheduler_kwargs.beta_end=0.02";
+    let base = desk.train(&format!("image -c $TINY {noisier}")).export;
+    let written = fs::read_to_string(base.join("scheduler/scheduler_config.json")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap()["beta_end"], 0.02, "{written}");
+    let sampled = |base: &Path, rest: &str| {
+        let request = "--prompt x --seed 1 --steps 2 -W 32 -H 32 -o x.png --overwrite --save-latents x";
+        desk.ok(&format!("animatediff sample --base {} {request} {rest}", base.display()));
+        desk.latents("x")
+    };
+    desk.write("own.yaml", "noise_scheduler_kwargs: {beta_schedule: scaled_linear, beta_end: 0.02}");
+    desk.write("other.yaml", "noise_scheduler_kwargs: {beta_schedule: scaled_linear}");
+    let own = sampled(&base, "");
+    assert_eq!(own, sampled(&base, "--inference-config own.yaml"), "the base's own");
+    assert!(relative_error(&sampled(&base, "--inference-config other.yaml"), &own) > 1e-3, "what the user says comes first");
+
+    let words = "warning: `noise_scheduler_kwargs` is not what";
+    let adapter = |rest: &str| {
+        let run = desk.run(&format!("animatediff train adapter -c $TINY --base {} --dry-run {rest}", base.display()));
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        run.stderr
+    };
+    let told = adapter("");
+    assert!(told.contains(words) && told.contains("beta_end: 0.02"), "{told}");
+    assert!(!adapter(noisier).contains(words));
+
+    let scheduler = base.join("scheduler/scheduler_config.json");
+    fs::write(&scheduler, r#"{"rescale_betas_zero_snr": true}"#).unwrap();
+    let line = format!("animatediff sample --base {} --prompt x --steps 1 -o y.png", base.display());
+    desk.refused(&line, &["scheduler_config.json", "`rescale_betas_zero_snr`"]);
+    fs::remove_file(&scheduler).unwrap();
+    assert_eq!(sampled(&base, ""), sampled(&base, "--inference-config other.yaml"), "Stable Diffusion's own");
+}
+
+#[test]
 fn the_motion_lora_stage() {
     let desk = Desk::new();
     for (module, middle) in [("$V2", true), ("$V3", false)] {

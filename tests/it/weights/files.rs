@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use animatediff::{
-    assemble::{ARCHITECTURE_KEY, Base, Motion, UNetParts},
+    assemble::{ARCHITECTURE_KEY, Base, Motion, SCHEDULE_KEY, UNetParts},
     diffusion,
     model::unet::motion,
     nn::{NormScope, Pattern, Plan, Source},
@@ -142,6 +142,15 @@ fn the_architecture_is_told_from_the_keys_or_the_metadata() {
     assert_eq!(Motion::read(&path, None).unwrap().noise_scheduler_kwargs, diffusion::Config::default(), "the official");
     let told = motion::Config { use_inflated_groupnorm: false, ..motion::Config::v2() };
     assert_eq!(Motion::read(&path, Some(told.clone())).unwrap().config, told, "what the user says comes first");
+
+    let metadata = BTreeMap::from([(SCHEDULE_KEY.to_owned(), r#"{"beta_schedule": "scaled_linear"}"#.to_owned())]);
+    write_safetensors(&path, module.iter(), &metadata).unwrap();
+    let read = Motion::read(&path, None).unwrap();
+    assert_eq!(read.noise_scheduler_kwargs, diffusion::Config::scaled_linear(), "metadata");
+    let metadata = BTreeMap::from([(SCHEDULE_KEY.to_owned(), r#"{"beta_start": 2.0}"#.to_owned())]);
+    write_safetensors(&path, module.iter(), &metadata).unwrap();
+    let message = Motion::read(&path, None).err().expect("a β above 1 is none").to_string();
+    assert!(message.contains(&path.display().to_string()) && message.contains("`beta_start`"), "{message}");
 }
 
 #[test]

@@ -1,0 +1,70 @@
+//! Which timesteps are drawn more often, as in diffusers' training scripts.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// Which end of the schedule is drawn more often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// None: every timestep is as likely.
+    #[default]
+    None,
+    /// The first timesteps, of little noise: details.
+    Earlier,
+    /// The last timesteps, of much noise: layout and motion.
+    Later,
+}
+
+/// How timesteps are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TimestepBias {
+    /// Which end is drawn more often.
+    pub strategy: Strategy,
+    /// How many times as often.
+    pub multiplier: f64,
+    /// How large a share of the schedule that end is.
+    pub portion: f64,
+}
+
+impl TimestepBias {
+    /// `count` timesteps of a schedule of `timesteps`, int64, from libtorch's generator.
+    pub fn draw(&self, timesteps: i64, count: i64) -> Tensor {
+        if self.strategy == Strategy::None {
+            return Tensor::randint(timesteps, [count], (Kind::Int64, Device::Cpu));
+        }
+        self.weights(timesteps).multinomial(count, true)
+    }
+
+    /// How often each timestep is drawn, relative to the others, `[timesteps]`.
+    fn weights(&self, timesteps: i64) -> Tensor {
+        let weights = Tensor::ones([timesteps], (Kind::Double, Device::Cpu));
+        let favoured = ((self.portion * timesteps as f64) as i64).min(timesteps);
+        let start = match self.strategy {
+            Strategy::None => return weights,
+            Strategy::Earlier => 0,
+            Strategy::Later => timesteps - favoured,
+        };
+        let _ = weights.narrow(0, start, favoured).fill_(self.multiplier);
+        weights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_favoured_end_is_drawn_as_often_as_it_says() {
+        tch::manual_seed(5);
+        let share_of_last_half = |strategy, multiplier| {
+            let drawn = TimestepBias { strategy, multiplier, portion: 0.5 }.draw(1000, 20_000);
+            assert!(drawn.min().int64_value(&[]) >= 0 && drawn.max().int64_value(&[]) < 1000);
+            drawn.ge(500).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+        };
+        assert!((share_of_last_half(Strategy::None, 9.0) - 0.5).abs() < 0.02);
+        assert!((share_of_last_half(Strategy::Later, 4.0) - 0.8).abs() < 0.02);
+        assert!((share_of_last_half(Strategy::Earlier, 4.0) - 0.2).abs() < 0.02);
+        assert!((share_of_last_half(Strategy::Earlier, 1.0) - 0.5).abs() < 0.02);
+    }
+}
