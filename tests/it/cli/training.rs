@@ -299,7 +299,10 @@ fn pictures_are_sampled_on_the_schedule_their_base_was_trained_on() {
     desk.write("other.yaml", "noise_scheduler_kwargs: {beta_schedule: scaled_linear}");
     let own = sampled(&base, "");
     assert_eq!(own, sampled(&base, "--inference-config own.yaml"), "the base's own");
-    assert!(relative_error(&sampled(&base, "--inference-config other.yaml"), &own) > 1e-3, "what the user says comes first");
+    assert!(
+        relative_error(&sampled(&base, "--inference-config other.yaml"), &own) > 1e-3,
+        "what the user says comes first"
+    );
 
     let words = "warning: `noise_scheduler_kwargs` is not what";
     let adapter = |rest: &str| {
