@@ -14,6 +14,7 @@
 # steps 0.0026; UNet 26 and 22 minutes, mean loss of the last 500 steps 0.0176 and 0.0154. `eval shapes` (200 prompts): shape and
 # colour right in 99.5 %, the VAE at 32.5 dB.
 set -euo pipefail
+shopt -s inherit_errexit   # a training that was stopped stops the script, also within $(...)
 cd "$(dirname "$0")/.."
 
 animatediff=${ANIMATEDIFF:-${CARGO_TARGET_DIR:-target}/release/animatediff}
