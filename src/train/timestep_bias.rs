@@ -49,22 +49,3 @@ impl TimestepBias {
         weights
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_favoured_end_is_drawn_as_often_as_it_says() {
-        tch::manual_seed(5);
-        let share_of_last_half = |strategy, multiplier| {
-            let drawn = TimestepBias { strategy, multiplier, portion: 0.5 }.draw(1000, 20_000);
-            assert!(drawn.min().int64_value(&[]) >= 0 && drawn.max().int64_value(&[]) < 1000);
-            drawn.ge(500).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
-        };
-        assert!((share_of_last_half(Strategy::None, 9.0) - 0.5).abs() < 0.02);
-        assert!((share_of_last_half(Strategy::Later, 4.0) - 0.8).abs() < 0.02);
-        assert!((share_of_last_half(Strategy::Earlier, 4.0) - 0.2).abs() < 0.02);
-        assert!((share_of_last_half(Strategy::Earlier, 1.0) - 0.5).abs() < 0.02);
-    }
-}

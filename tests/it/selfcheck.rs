@@ -19,6 +19,7 @@ use animatediff::{
     },
     nn::{NormScope, Params, Pattern, Plan},
     tokenizer::Tokenizer,
+    train::timestep_bias::{Strategy, TimestepBias},
     weights::{Lora, NamedTensors, Table, formats},
 };
 use tch::{Device, Kind, Tensor};
@@ -269,6 +270,26 @@ fn noise_levels() {
         for (got, want) in [0, 999].map(sigma).iter().zip(sigmas) {
             assert!((got / want - 1.0).abs() < 1e-4, "{what}: σ {got} instead of {want}");
         }
+    }
+}
+
+#[test]
+fn the_favoured_end_of_the_schedule_is_drawn_as_often_as_it_says() {
+    let _mine = global_generator();
+    tch::manual_seed(5);
+    let share_of_last_half = |strategy, multiplier| {
+        let drawn = TimestepBias { strategy, multiplier, portion: 0.5 }.draw(1000, 20_000);
+        assert!(drawn.min().int64_value(&[]) >= 0 && drawn.max().int64_value(&[]) < 1000);
+        drawn.ge(500).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+    };
+    for (strategy, multiplier, expected) in [
+        (Strategy::None, 9.0, 0.5),
+        (Strategy::Later, 4.0, 0.8),
+        (Strategy::Earlier, 4.0, 0.2),
+        (Strategy::Earlier, 1.0, 0.5),
+    ] {
+        let share = share_of_last_half(strategy, multiplier);
+        assert!((share - expected).abs() < 0.02, "{strategy:?} x{multiplier}: {share}");
     }
 }
 
