@@ -42,7 +42,7 @@ zoom=$(train motionlora --motion "$motion" --videos "$out/zoom_in" --max-steps $
 
 step "animations: with the adapter, without it, and with the MotionLoRA"
 sample() {
-  "$animatediff" sample --base "$base" --motion "$motion" --seed 1 --steps 20 -W 64 -H 64 -L 8 "$@" >/dev/null
+  "$animatediff" sample --base "$base" --motion "$motion" --seed 1 --steps 20 --guidance-scale 4 -W 64 -H 64 -L 8 "$@" >/dev/null
 }
 moving='a big red circle moving left on a plain white background'
 standing='a big red circle standing still on a checkered grey background'

@@ -161,9 +161,26 @@ fn a_vae_keeps_its_latents_when_only_the_decoder_is_trained() {
         ("motion -c $TINY --set save_precision=auto", "fp32, fp16 or bf16 is expected"),
         ("motion -c $TINY --set snr_gamma=0", "a number above 0 is expected, or null"),
         ("motion -c $TINY --set snr_gamma=5 --set debiased_estimation_loss=true", "keep one weighting"),
+        ("motion -c $TINY --set timestep_bias_multiplier=4", "`earlier` or `later` is expected"),
+        ("motion -c $TINY --set timestep_bias_strategy=later --set timestep_bias_multiplier=0", "a number above 0"),
+        (
+            "motion -c $TINY --set timestep_bias_strategy=later --set timestep_bias_portion=2",
+            "a share above 0 and at most 1",
+        ),
     ] {
         desk.refused(&format!("animatediff train {line}"), &[told]);
     }
+}
+
+#[test]
+fn biased_timesteps_are_trained_on() {
+    let desk = Desk::new();
+    let losses = |rest: &str| desk.train(&format!("motion -c $TINY --max-steps 2 {rest}")).losses();
+    let even = losses("");
+    assert_eq!(losses("--set timestep_bias_strategy=none"), even);
+    let later = "--set timestep_bias_strategy=later --set timestep_bias_multiplier=1000";
+    assert_ne!(losses(later), even);
+    assert_eq!(losses(later), losses(later));
 }
 
 #[test]
@@ -187,7 +204,7 @@ fn a_checkpoint_from_before_a_key_was_there_is_resumed_at_its_default() {
     let run = desk.train("adapter -c $TINY");
     let checkpoints = run.folder.join("checkpoints");
     let mut checkpoint = checkpoint::load(&checkpoints.join("step-00000002")).unwrap();
-    for key in ["vae", "snr_gamma", "debiased_estimation_loss"] {
+    for key in ["vae", "snr_gamma", "debiased_estimation_loss", "timestep_bias_strategy"] {
         checkpoint.state.as_object_mut().unwrap().remove(key).expect(key);
     }
     fs::remove_dir_all(checkpoints.join("step-00000002")).unwrap();
