@@ -175,21 +175,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if let Some(path) = config.motion.as_ref().filter(|_| stage == Stage::MotionLora) {
         let trained = Motion::read(path, None)?.noise_scheduler_kwargs;
         if trained != config.noise_scheduler_kwargs {
-            say(&format!(
-                "warning: `noise_scheduler_kwargs` is not what {} was trained on; to train on its own, set it to\n{}",
-                path.display(),
-                yaml::to_text(&trained)
-            ));
+            warn_of_schedule(path, &yaml::to_text(&trained));
         }
     }
     if matches!(stage, Stage::Adapter | Stage::Image) {
         let bases = Base::open(&config.pretrained_model_path)?.noise_scheduler_kwargs.process();
         if bases != config.noise_scheduler_kwargs.process() {
-            say(&format!(
-                "warning: `noise_scheduler_kwargs` is not what {} was trained on; to train on its own, set it to\n{}",
-                config.pretrained_model_path.display(),
-                yaml::to_text(&bases)
-            ));
+            warn_of_schedule(&config.pretrained_model_path, &yaml::to_text(&bases));
         }
     }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
@@ -212,6 +204,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     terminal.finish();
     Ok(report(&finished))
+}
+
+fn warn_of_schedule(path: &Path, own: &str) {
+    say(&format!(
+        "warning: `noise_scheduler_kwargs` is not what {} was trained on; to train on its own, set it to\n{own}",
+        path.display()
+    ));
 }
 
 /// What `--resume` names.

@@ -493,6 +493,9 @@ impl Config {
         if !(bias.multiplier.is_finite() && bias.multiplier > 0.0) {
             return wrong("timestep_bias_multiplier", "a number above 0 is expected");
         }
+        if bias.strategy != timestep_bias::Strategy::None && bias.multiplier == 1.0 {
+            return wrong("timestep_bias_multiplier", "1 biases nothing; how many times as often is that end drawn?");
+        }
         if !(bias.portion > 0.0 && bias.portion <= 1.0) {
             return wrong("timestep_bias_portion", "a share above 0 and at most 1 is expected");
         }

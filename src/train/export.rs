@@ -165,28 +165,34 @@ fn stage_base(
 
 /// Says what noise the base is trained on now.
 fn write_process(path: &Path, process: diffusion::Process) -> Result<()> {
-    let failed = || format!("{}: cannot be rewritten", path.display());
-    let mut config = serde_json::json!({"_class_name": "DDIMScheduler"});
-    if path.exists() {
-        config = serde_json::from_str(&fs::read_to_string(path).with_context(failed)?)?;
-    } else if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(failed)?;
+    if !path.exists() {
+        let failed = || format!("{}: cannot be written", path.display());
+        path.parent().map_or(Ok(()), fs::create_dir_all).with_context(failed)?;
+        fs::write(path, r#"{"_class_name": "DDIMScheduler"}"#).with_context(failed)?;
     }
     let serde_json::Value::Object(process) = serde_json::to_value(process)? else { unreachable!("a struct") };
-    for (key, value) in process {
-        config[key] = value;
-    }
-    fs::write(path, format!("{config:#}\n")).with_context(failed)
+    rewrite(path, |config| process.into_iter().for_each(|(key, value)| config[key] = value))
 }
 
 /// Sets the one number of the VAE's configuration that training may change.
 fn write_scaling_factor(path: &Path, factor: f64) -> Result<()> {
+    rewrite(path, |config| {
+        if config.get("scaling_factor").and_then(serde_json::Value::as_f64).unwrap_or(0.18215) != factor {
+            config["scaling_factor"] = factor.into();
+        }
+    })
+}
+
+/// Edits a JSON file; one that stays what it says is left as it is.
+fn rewrite(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> Result<()> {
     let failed = || format!("{}: cannot be rewritten", path.display());
-    let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).with_context(failed)?)?;
-    if config.get("scaling_factor").and_then(serde_json::Value::as_f64).unwrap_or(0.18215) == factor {
+    let before: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).with_context(failed)?).with_context(failed)?;
+    let mut config = before.clone();
+    edit(&mut config);
+    if config == before {
         return Ok(());
     }
-    config["scaling_factor"] = factor.into();
     fs::write(path, format!("{config:#}\n")).with_context(failed)
 }
 

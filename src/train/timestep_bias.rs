@@ -30,22 +30,14 @@ pub struct TimestepBias {
 impl TimestepBias {
     /// `count` timesteps of a schedule of `timesteps`, int64, from libtorch's generator.
     pub fn draw(&self, timesteps: i64, count: i64) -> Tensor {
-        if self.strategy == Strategy::None {
-            return Tensor::randint(timesteps, [count], (Kind::Int64, Device::Cpu));
-        }
-        self.weights(timesteps).multinomial(count, true)
-    }
-
-    /// How often each timestep is drawn, relative to the others, `[timesteps]`.
-    fn weights(&self, timesteps: i64) -> Tensor {
-        let weights = Tensor::ones([timesteps], (Kind::Double, Device::Cpu));
-        let favoured = ((self.portion * timesteps as f64) as i64).min(timesteps);
+        let favoured = ((self.portion * timesteps as f64).ceil() as i64).clamp(1, timesteps);
         let start = match self.strategy {
-            Strategy::None => return weights,
+            Strategy::None => return Tensor::randint(timesteps, [count], (Kind::Int64, Device::Cpu)),
             Strategy::Earlier => 0,
             Strategy::Later => timesteps - favoured,
         };
+        let weights = Tensor::ones([timesteps], (Kind::Double, Device::Cpu));
         let _ = weights.narrow(0, start, favoured).fill_(self.multiplier);
-        weights
+        weights.multinomial(count, true)
     }
 }

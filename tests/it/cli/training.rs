@@ -163,8 +163,9 @@ fn a_vae_keeps_its_latents_when_only_the_decoder_is_trained() {
         ("motion -c $TINY --set snr_gamma=5 --set debiased_estimation_loss=true", "keep one weighting"),
         ("motion -c $TINY --set timestep_bias_multiplier=4", "`earlier` or `later` is expected"),
         ("motion -c $TINY --set timestep_bias_strategy=later --set timestep_bias_multiplier=0", "a number above 0"),
+        ("motion -c $TINY --set timestep_bias_strategy=later", "1 biases nothing"),
         (
-            "motion -c $TINY --set timestep_bias_strategy=later --set timestep_bias_portion=2",
+            "motion -c $TINY --set timestep_bias_strategy=later --set timestep_bias_multiplier=2 --set timestep_bias_portion=2",
             "a share above 0 and at most 1",
         ),
     ] {
@@ -337,6 +338,9 @@ fn pictures_are_sampled_on_the_schedule_their_base_was_trained_on() {
     desk.refused(&line, &["scheduler_config.json", "`rescale_betas_zero_snr`"]);
     fs::remove_file(&scheduler).unwrap();
     assert_eq!(sampled(&base, ""), sampled(&base, "--inference-config other.yaml"), "Stable Diffusion's own");
+    let again = desk.train(&format!("image -c $TINY --max-steps 1 --base {} {noisier}", base.display())).export;
+    let written = fs::read_to_string(again.join("scheduler/scheduler_config.json")).unwrap();
+    assert!(written.contains("DDIMScheduler") && written.contains("\"beta_end\": 0.02"), "{written}");
 }
 
 #[test]
