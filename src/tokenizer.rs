@@ -1,6 +1,9 @@
-//! CLIP's tokenizer: a prompt to 77 token ids.
+//! CLIP's tokenizer: a prompt to a fixed number of token ids, 77 in Stable Diffusion.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tokenizers::{
     AddedToken, SplitDelimiterBehavior, Tokenizer as Engine,
@@ -17,6 +20,10 @@ use tokenizers::{
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
+/// Ids per prompt, where the folder does not say.
+const LENGTH: usize = 77;
+/// transformers writes 10³⁰ where there is no limit.
+const NO_LIMIT: f64 = 1e6;
 
 /// A tokenizer that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +51,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the `tokenizer` folder of a diffusers model.
+    /// Reads the `tokenizer` folder of a diffusers model. Prompts have as many ids as `model_max_length` of its
+    /// `tokenizer_config.json` says, or 77.
     pub fn open(dir: &Path) -> Result<Tokenizer, TokenizerError> {
         let (vocab, merges, json) = (dir.join("vocab.json"), dir.join("merges.txt"), dir.join("tokenizer.json"));
         let invalid = |path: &Path, reason: String| TokenizerError::Invalid { path: path.to_owned(), reason };
@@ -64,10 +72,10 @@ impl Tokenizer {
             Ok(i64::from(id))
         };
         let (start, end) = (special(START)?, special(END)?);
-        Ok(Tokenizer { engine, length: 77, start, end })
+        Ok(Tokenizer { engine, length: read_length(&dir.join("tokenizer_config.json"))?, start, end })
     }
 
-    /// Exactly 77 ids: start, the prompt's tokens as far as they fit, end, padded with end.
+    /// Exactly [`Tokenizer::length`] ids: start, the prompt's tokens as far as they fit, end, padded with end.
     pub fn encode(&self, prompt: &str) -> Vec<i64> {
         let encoding = self.engine.encode_fast(prompt, false).expect("byte-level BPE has a token for every byte");
         let tokens = encoding.get_ids().iter().map(|&id| i64::from(id)).take(self.length - 2);
@@ -85,6 +93,24 @@ impl Tokenizer {
     /// Ids per prompt.
     pub fn length(&self) -> usize {
         self.length
+    }
+}
+
+/// `model_max_length` of a configuration that may be missing, as may the key.
+fn read_length(path: &Path) -> Result<usize, TokenizerError> {
+    let invalid = |reason: String| TokenizerError::Invalid { path: path.to_owned(), reason };
+    if !path.exists() {
+        return Ok(LENGTH);
+    }
+    let text = fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    match json.get("model_max_length").map(|value| (value, value.as_f64())) {
+        None => Ok(LENGTH),
+        Some((_, Some(length))) if length > NO_LIMIT => Ok(LENGTH),
+        Some((_, Some(length))) if length >= 3.0 && length.fract() == 0.0 => Ok(length as usize),
+        Some((value, _)) => {
+            Err(invalid(format!("`model_max_length: {value}`: a whole number of 3 or more is expected")))
+        }
     }
 }
 

@@ -95,9 +95,19 @@ impl Base {
         Ok(())
     }
 
-    /// The tokenizer.
+    /// The tokenizer, whose prompts are no longer than what the text encoder has places for.
     pub fn tokenizer(&self) -> Result<Tokenizer, AssembleError> {
-        Ok(Tokenizer::open(&self.dir.join("tokenizer"))?)
+        let tokenizer = Tokenizer::open(&self.dir.join("tokenizer"))?;
+        let places = self.text.max_position_embeddings;
+        if tokenizer.length() as i64 > places {
+            let reason = format!(
+                "`max_position_embeddings: {places}`: the tokenizer makes prompts of {} tokens (`model_max_length` of \
+                 tokenizer/tokenizer_config.json, 77 where it says nothing)",
+                tokenizer.length()
+            );
+            return Err(AssembleError::Config { path: self.dir.join("text_encoder/config.json"), reason });
+        }
+        Ok(tokenizer)
     }
 
     /// The text encoder, trained as `plan` says.

@@ -130,7 +130,7 @@ fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
     let (_, encoder) = random(|params| TextEncoder::new(params, &text_config));
     parameters += weights(&dir.join("text_encoder/model.safetensors"), wordy(encoder), kind)?;
     configs(dir, &unet_config, &vae_config, &text_config)?;
-    tokenizer(&dir.join("tokenizer"), text_config.vocab_size)?;
+    tokenizer(&dir.join("tokenizer"), &text_config)?;
     text(
         &dir.join("README.md"),
         "# A random base model\n\nWritten by `animatediff init`. Its weights are random: it has learned nothing.\n",
@@ -235,8 +235,9 @@ fn configs(dir: &Path, unet: &unet::Config, vae: &vae::Config, text_config: &cli
     files.iter().try_for_each(|(name, json)| text(&dir.join(name), &format!("{json:#}\n")))
 }
 
-/// The bundled vocabulary; its two special tokens take the last two ids of `size`, where CLIP has them.
-fn tokenizer(dir: &Path, size: i64) -> Result<()> {
+/// The bundled vocabulary; its two special tokens take the last two ids, where CLIP has them.
+fn tokenizer(dir: &Path, text_config: &clip::Config) -> Result<()> {
+    let &clip::Config { vocab_size: size, max_position_embeddings: length, .. } = text_config;
     let mut vocabulary = vocabulary();
     vocabulary.insert("<|startoftext|>".into(), json!(size - 2));
     vocabulary.insert("<|endoftext|>".into(), json!(size - 1));
@@ -251,7 +252,7 @@ fn tokenizer(dir: &Path, size: i64) -> Result<()> {
         "pad_token": "<|endoftext|>",
         "do_lower_case": true,
         "errors": "replace",
-        "model_max_length": 77,
+        "model_max_length": length,
         "tokenizer_class": "CLIPTokenizer",
     });
     text(&dir.join("merges.txt"), MERGES)?;
@@ -293,7 +294,9 @@ impl Preset {
         };
         match self {
             Preset::Tiny => (sizes([32, 64, 64, 64], 4, 8, 32, 8), autoencoder([16, 32, 32, 32], 8), encoder(32)),
-            Preset::Shapes => (shapes_unet(), shapes_vae(), encoder(96)),
+            Preset::Shapes => {
+                (shapes_unet(), shapes_vae(), clip::Config { max_position_embeddings: SHAPES_TOKENS, ..encoder(96) })
+            }
             Preset::Small => (
                 sizes([128, 256, 512, 512], 8, 32, 768, 32),
                 autoencoder([64, 128, 256, 256], 32),
@@ -307,6 +310,10 @@ impl Preset {
 /// Channels of the latents. With Stable Diffusion's four, a VAE of these widths makes squares of circles and drops the
 /// watermark.
 const SHAPES_LATENTS: i64 = 8;
+
+/// Tokens of a prompt. Of CLIP's 77, four of five would be padding after a caption of this world, and attention that has learned
+/// nothing yet would hear little of the words.
+const SHAPES_TOKENS: i64 = 32;
 
 /// Three levels, so that pictures of 64 pixels, 8x8 in latents, do not shrink to a point.
 fn shapes_unet() -> unet::Config {

@@ -56,11 +56,14 @@ impl Config {
         if heads < 1 || width < 1 || width % heads != 0 {
             return Err(format!("`num_attention_heads: {heads}` does not divide `hidden_size: {width}`"));
         }
-        if self.max_position_embeddings < 77 {
-            return Err(format!("`max_position_embeddings: {}`: prompts are 77 tokens", self.max_position_embeddings));
-        }
-        if self.vocab_size < 1 || self.intermediate_size < 1 || self.num_hidden_layers < 1 {
-            return Err("`vocab_size`, `intermediate_size` and `num_hidden_layers` must be above 0".into());
+        if [self.vocab_size, self.intermediate_size, self.num_hidden_layers, self.max_position_embeddings]
+            .iter()
+            .any(|&size| size < 1)
+        {
+            return Err(
+                "`vocab_size`, `intermediate_size`, `num_hidden_layers` and `max_position_embeddings` must be above 0"
+                    .into(),
+            );
         }
         Ok(())
     }

@@ -85,16 +85,17 @@ fn parts_that_do_not_go_together() {
 #[test]
 fn bases_of_other_families_and_broken_ones() {
     let desk = Desk::new();
-    let changed = |key: &str, value: serde_json::Value| {
+    let set = |file: &str, key: &str, value: serde_json::Value| {
         let base = copy_of_base();
-        let path = base.path().join("unet/config.json");
+        let path = base.path().join(file);
         let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         config[key] = value;
         fs::write(&path, config.to_string()).unwrap();
         base
     };
-    let xl = changed("addition_embed_type", "text_time".into());
-    let two = changed("cross_attention_dim", 1024.into());
+    let xl = set("unet/config.json", "addition_embed_type", "text_time".into());
+    let two = set("unet/config.json", "cross_attention_dim", 1024.into());
+    let long = set("tokenizer/tokenizer_config.json", "model_max_length", 78.into());
     let cut = copy_of_base();
     let file = cut.path().join("vae/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&file).unwrap();
@@ -114,6 +115,7 @@ fn bases_of_other_families_and_broken_ones() {
         (&cut, "vae/diffusion_pytorch_model.safetensors: truncated"),
         (&nan, "the weights do not make the UNet: 1 tensor holds NaN or infinite values, first `conv_in.weight`"),
         (&no_words, "tokenizer"),
+        (&long, "text_encoder/config.json: `max_position_embeddings: 77`: the tokenizer makes prompts of 78 tokens"),
     ] {
         let base = base.path().display();
         desk.refused(&format!("animatediff sample --base {base} --prompt x -o x.png"), &[words]);
