@@ -5,9 +5,11 @@
 mod cuda;
 mod ffi;
 mod map;
+mod threads;
 
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
+pub use threads::{Shared, side_by_side};
 
 use std::ffi::{CStr, c_char};
 
@@ -125,6 +127,14 @@ pub fn scale(grads: &[&Tensor], factor: f64) {
     let pointers = pointers(grads);
     // SAFETY: as in `fused_adamw`.
     check(unsafe { ffi::ad_scale(pointers.as_ptr(), pointers.len(), factor) });
+}
+
+/// Adds each of `grads`, where it is defined, to the gradient of its parameter, as a backward pass does.
+pub fn add_grads(params: &[Tensor], grads: &[Tensor]) {
+    assert_eq!(params.len(), grads.len());
+    let [params, grads] = [params, grads].map(|tensors| pointers(&tensors.iter().collect::<Vec<_>>()));
+    // SAFETY: as in `fused_adamw`.
+    check(unsafe { ffi::ad_add_grads(params.as_ptr(), grads.as_ptr(), params.len()) });
 }
 
 fn pointers(tensors: &[&Tensor]) -> Vec<*const torch_sys::C_tensor> {

@@ -1,5 +1,7 @@
 //! `animatediff init`: a base model with random weights, in the diffusers layout.
 
+mod vocabulary;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,9 +13,11 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use self::vocabulary::Vocabulary;
 use super::{as_usage, usage};
 use crate::{
     assemble::random,
+    data::shapes,
     device::Precision,
     files,
     model::{
@@ -25,11 +29,9 @@ use crate::{
     weights::write::write_safetensors,
 };
 
-const MERGES: &str = include_str!("../../data/tokenizer/merges.txt");
 const UNET_FILE: &str = "unet/diffusion_pytorch_model.safetensors";
 /// Metadata that marks random weights.
 const RANDOM_KEY: &str = "animatediff.random";
-const VOCABULARY: &str = include_str!("../../data/tokenizer/vocab.json");
 const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
@@ -130,7 +132,7 @@ fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
     let (_, encoder) = random(|params| TextEncoder::new(params, &text_config));
     parameters += weights(&dir.join("text_encoder/model.safetensors"), wordy(encoder), kind)?;
     configs(dir, &unet_config, &vae_config, &text_config)?;
-    tokenizer(&dir.join("tokenizer"), &text_config)?;
+    tokenizer(&dir.join("tokenizer"), &preset.vocabulary(), &text_config)?;
     text(
         &dir.join("README.md"),
         "# A random base model\n\nWritten by `animatediff init`. Its weights are random: it has learned nothing.\n",
@@ -235,12 +237,9 @@ fn configs(dir: &Path, unet: &unet::Config, vae: &vae::Config, text_config: &cli
     files.iter().try_for_each(|(name, json)| text(&dir.join(name), &format!("{json:#}\n")))
 }
 
-/// The bundled vocabulary; its two special tokens take the last two ids, where CLIP has them.
-fn tokenizer(dir: &Path, text_config: &clip::Config) -> Result<()> {
+/// Its two special tokens take the last two ids, where CLIP has them.
+fn tokenizer(dir: &Path, vocabulary: &Vocabulary, text_config: &clip::Config) -> Result<()> {
     let &clip::Config { vocab_size: size, max_position_embeddings: length, .. } = text_config;
-    let mut vocabulary = vocabulary();
-    vocabulary.insert("<|startoftext|>".into(), json!(size - 2));
-    vocabulary.insert("<|endoftext|>".into(), json!(size - 1));
     let special = |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
     let (start, end) = (special("<|startoftext|>"), special("<|endoftext|>"));
     let specials = json!({"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": "<|endoftext|>"});
@@ -255,14 +254,10 @@ fn tokenizer(dir: &Path, text_config: &clip::Config) -> Result<()> {
         "model_max_length": length,
         "tokenizer_class": "CLIPTokenizer",
     });
-    text(&dir.join("merges.txt"), MERGES)?;
-    text(&dir.join("vocab.json"), &serde_json::to_string(&vocabulary)?)?;
+    text(&dir.join("merges.txt"), &vocabulary.merges())?;
+    text(&dir.join("vocab.json"), &serde_json::to_string(&vocabulary.json(size))?)?;
     text(&dir.join("special_tokens_map.json"), &format!("{specials:#}\n"))?;
     text(&dir.join("tokenizer_config.json"), &format!("{config:#}\n"))
-}
-
-fn vocabulary() -> serde_json::Map<String, Value> {
-    serde_json::from_str(VOCABULARY).expect("the bundled vocabulary is JSON")
 }
 
 fn text(path: &Path, text: &str) -> Result<()> {
@@ -270,6 +265,13 @@ fn text(path: &Path, text: &str) -> Result<()> {
 }
 
 impl Preset {
+    fn vocabulary(self) -> Vocabulary {
+        match self {
+            Preset::Shapes => Vocabulary::of_words(&shapes::words()),
+            Preset::Tiny | Preset::Small | Preset::Sd15 => Vocabulary::bundled(),
+        }
+    }
+
     fn sizes(self) -> (unet::Config, vae::Config, clip::Config) {
         let sizes = |channels: [i64; 4], heads, groups, cross, sample_size| unet::Config {
             block_out_channels: channels.to_vec(),
@@ -285,7 +287,7 @@ impl Preset {
             ..vae::Config::default()
         };
         let encoder = |width| clip::Config {
-            vocab_size: vocabulary().len() as i64,
+            vocab_size: self.vocabulary().len(),
             hidden_size: width,
             intermediate_size: 2 * width,
             num_hidden_layers: 2,
@@ -311,17 +313,19 @@ impl Preset {
 /// watermark.
 const SHAPES_LATENTS: i64 = 8;
 
-/// Tokens of a prompt. Of CLIP's 77, four of five would be padding after a caption of this world, and attention that has learned
-/// nothing yet would hear little of the words.
-const SHAPES_TOKENS: i64 = 32;
+/// Tokens of a prompt, as many as the longest caption of this world has. Of CLIP's 77, four of five would be padding, and attention
+/// that has learned nothing yet would hear little of the words.
+const SHAPES_TOKENS: i64 = 16;
 
-/// Three levels, so that pictures of 64 pixels, 8x8 in latents, do not shrink to a point.
+/// Pictures of 64 pixels are 8x8 in latents, and a single place at the lowest of the four levels: what a motion module finds
+/// there is where things are in a whole frame, which it could not see from frame to frame at one of many places.
 fn shapes_unet() -> unet::Config {
-    let names = |names: [&str; 3]| names.map(String::from).to_vec();
+    let names = |names: [&str; 4]| names.map(String::from).to_vec();
+    let (cross_down, cross_up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
     unet::Config {
-        block_out_channels: vec![48, 96, 96],
-        down_block_types: names(["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]),
-        up_block_types: names(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
+        block_out_channels: vec![32, 64, 128, 128],
+        down_block_types: names([cross_down, cross_down, cross_down, "DownBlock2D"]),
+        up_block_types: names(["UpBlock2D", cross_up, cross_up, cross_up]),
         layers_per_block: 1,
         attention_head_dim: Heads::All(4),
         norm_num_groups: 8,

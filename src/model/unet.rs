@@ -18,7 +18,10 @@ use self::{
     blocks::{DownBlock, MidBlock, UpBlock},
     time::TimeEmbedding,
 };
-use crate::nn::{Conv2d, GroupNorm, Params};
+use crate::{
+    native::Shared,
+    nn::{Conv2d, GroupNorm, Params},
+};
 
 /// The network; see [`Config`] for its sizes and [`motion::Config`] for what is put in for video.
 #[derive(Debug)]
@@ -31,6 +34,9 @@ pub struct UNet {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
 }
+
+// SAFETY: layers hold tensors and sizes, and nothing that changes.
+unsafe impl Shared for UNet {}
 
 impl UNet {
     /// Builds the network at the root of its checkpoint; without `motion` it has no temporal layers.

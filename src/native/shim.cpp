@@ -91,4 +91,20 @@ const char* ad_scale(at::Tensor* const* grads, size_t count, double factor) {
   });
 }
 
+// Adds each of `grads` to the gradient of its parameter. An undefined one is none.
+const char* ad_add_grads(at::Tensor* const* params, at::Tensor* const* grads, size_t count) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    for (size_t i = 0; i < count; i++) {
+      if (!grads[i]->defined()) continue;
+      auto& grad = params[i]->mutable_grad();
+      if (grad.defined()) {
+        grad.add_(*grads[i]);
+      } else {
+        grad = *grads[i];
+      }
+    }
+  });
+}
+
 }  // extern "C"

@@ -10,13 +10,51 @@ use crate::{
     assemble::Base,
     data::Sample,
     diffusion::{self, NoiseSchedule},
-    model::{unet::motion, vae::Vae},
-    native::autocast,
+    model::{
+        unet::{UNet, motion},
+        vae::Vae,
+    },
+    native::{self, autocast},
     sample::{Networks, Pipeline},
 };
 
 /// Pictures that go through the VAE together; the result does not depend on it.
 const ENCODE_CHUNK: i64 = 8;
+
+/// What the UNet is asked about clips: one row each.
+struct Question {
+    clean: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+}
+
+impl Question {
+    /// In `parts` parts, as even as can be.
+    fn split(&self, parts: usize) -> Vec<Question> {
+        let rows = |tensor: &Tensor| tensor.tensor_split(parts as i64, 0).into_iter();
+        let fields = rows(&self.clean).zip(rows(&self.noise)).zip(rows(&self.timesteps).zip(rows(&self.text)));
+        fields.map(|((clean, noise), (timesteps, text))| Question { clean, noise, timesteps, text }).collect()
+    }
+}
+
+/// How an answer is judged.
+struct Judge<'a> {
+    schedule: &'a NoiseSchedule,
+    weighting: diffusion::Weighting,
+    device: Device,
+    kind: Kind,
+}
+
+impl Judge<'_> {
+    /// Mean squared error of what `unet` finds.
+    fn error(&self, unet: &UNet, question: &Question) -> Tensor {
+        let Question { clean, noise, timesteps, text } = question;
+        diffusion::loss(self.schedule, clean, noise, timesteps, self.weighting, |noisy, timesteps| {
+            autocast(self.device, self.kind, || unet.forward(noisy, timesteps, text))
+        })
+    }
+}
 
 /// The networks of a diffusion stage.
 #[derive(Debug)]
@@ -72,14 +110,44 @@ impl Denoiser {
         self.networks.pipeline()
     }
 
-    /// Mean squared error of the noise found in `samples`.
+    /// The error of what the UNet finds in `samples`.
     pub fn loss(&self, samples: &[Sample], draws: &Draws) -> Tensor {
-        let clean = self.latents(samples, &draws.posterior);
-        let text = self.text(samples, &draws.drop_caption);
-        let (noise, timesteps) = (&draws.noise, &draws.timesteps);
-        diffusion::loss(&self.networks.schedule, &clean, noise, timesteps, self.weighting, |noisy, timesteps| {
-            autocast(self.networks.device, self.networks.kind, || self.networks.unet.forward(noisy, timesteps, &text))
-        })
+        self.judge().error(&self.networks.unet, &self.question(samples, draws))
+    }
+
+    /// `share` of the same as a number, with its gradients added to those of `trained`. On the CPU the clips are shared out
+    /// to as many threads as libtorch has: networks this narrow leave a second thread little to do on the same clip.
+    pub fn backward(&self, samples: &[Sample], draws: &Draws, share: f64, trained: &[Tensor]) -> f64 {
+        let threads = if self.networks.device.is_cuda() { 1 } else { tch::get_num_threads() as usize };
+        let parts = if self.trains_text { 1 } else { samples.len().min(threads) };
+        let (judge, question) = (self.judge(), self.question(samples, draws));
+        if parts == 1 {
+            let loss = judge.error(&self.networks.unet, &question) * share;
+            loss.backward();
+            return loss.double_value(&[]);
+        }
+        let answer = |(unet, trained): &(&UNet, &[Tensor]), part: Question| {
+            let share = share * part.timesteps.size()[0] as f64 / samples.len() as f64;
+            let loss = judge.error(unet, &part) * share;
+            (loss.double_value(&[]), Tensor::run_backward(&[&loss], *trained, false, false))
+        };
+        let answers = native::side_by_side(&(&self.networks.unet, trained), question.split(parts), answer);
+        answers.iter().for_each(|(_, grads)| native::add_grads(trained, grads));
+        answers.iter().map(|(loss, _)| loss).sum()
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        let Networks { schedule, device, kind, .. } = &self.networks;
+        Judge { schedule, weighting: self.weighting, device: *device, kind: *kind }
+    }
+
+    fn question(&self, samples: &[Sample], draws: &Draws) -> Question {
+        Question {
+            clean: self.latents(samples, &draws.posterior),
+            noise: draws.noise.shallow_clone(),
+            timesteps: draws.timesteps.shallow_clone(),
+            text: self.text(samples, &draws.drop_caption),
+        }
     }
 
     /// Scaled latents `[B, C, F, h, w]` of the samples' pixels.

@@ -27,6 +27,8 @@ pub struct Trainer {
     pub weights: Weights,
     /// AdamW over [`Weights::trained`].
     pub optimizer: AdamW,
+    /// The tensors of [`Weights::trained`], in its order.
+    trained: Vec<Tensor>,
     lr: lr::Schedule,
     config: Config,
     frames: i64,
@@ -80,6 +82,7 @@ impl Trainer {
         Ok(Trainer {
             network,
             optimizer: AdamW::new(&weights.trained, config.adam()),
+            trained: weights.trained.values().map(Tensor::shallow_clone).collect(),
             weights,
             lr: config.lr_schedule(steps),
             config: config.clone(),
@@ -118,7 +121,10 @@ impl Trainer {
     pub fn update(&mut self, samples: &[Sample], stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
         let draws = self.draws(samples, self.step);
         self.optimizer.zero_grad();
-        let Some(loss) = self.accumulate(samples, &draws, Tensor::backward, stop) else { return Ok(None) };
+        let Some(loss) = self.accumulate(samples, &draws, |samples, draws, share| self.backward(samples, draws, share), stop)
+        else {
+            return Ok(None);
+        };
         let grad_norm = self.optimizer.clip_grad_norm(self.config.max_grad_norm);
         if !loss.is_finite() || !grad_norm.is_finite() {
             let ids: Vec<&str> = samples.iter().map(|sample| sample.id.as_str()).collect();
@@ -137,7 +143,8 @@ impl Trainer {
 
     /// The loss on `samples` with the random numbers of the update after `step` updates, without updating.
     pub fn evaluate(&self, samples: &[Sample], step: i64) -> f64 {
-        no_grad(|| self.accumulate(samples, &self.draws(samples, step), |_| (), || false)).expect("nothing stops it")
+        let loss = |samples: &[Sample], draws: &Draws, share: f64| self.loss(samples, draws, share);
+        no_grad(|| self.accumulate(samples, &self.draws(samples, step), loss, || false)).expect("nothing stops it")
     }
 
     /// Takes up where a checkpoint left off.
@@ -166,30 +173,41 @@ impl Trainer {
         Ok(())
     }
 
-    /// Mean loss over all passes; `backward` is given each pass's share of it. None when `stop` ended it early.
+    /// Mean over all passes of what `pass` gives for its clips and its share of the loss. None when `stop` ended it early.
     fn accumulate(
         &self,
         samples: &[Sample],
         draws: &Draws,
-        backward: impl Fn(&Tensor),
+        pass: impl Fn(&[Sample], &Draws, f64) -> f64,
         stop: impl Fn() -> bool,
     ) -> Option<f64> {
         let batch = self.config.train_batch_size;
-        let passes = samples.chunks(batch).enumerate();
-        let loss = |(pass, chunk): (usize, &[Sample])| {
+        let loss = |(index, chunk): (usize, &[Sample])| {
             let share = chunk.len() as f64 / samples.len() as f64;
-            let loss = self.loss(chunk, &draws.part(pass * batch, chunk.len(), self.device)) * share;
-            backward(&loss);
-            (!stop()).then(|| loss.double_value(&[]))
+            let loss = pass(chunk, &draws.part(index * batch, chunk.len(), self.device), share);
+            (!stop()).then_some(loss)
         };
-        passes.map(loss).sum()
+        samples.chunks(batch).enumerate().map(loss).sum()
     }
 
-    fn loss(&self, samples: &[Sample], draws: &Draws) -> Tensor {
+    /// `share` of the loss; its gradients are added to those of the trained tensors.
+    fn backward(&self, samples: &[Sample], draws: &Draws, share: f64) -> f64 {
         match &self.network {
+            Network::Denoiser(denoiser) => denoiser.backward(samples, draws, share, &self.trained),
+            Network::Autoencoder(autoencoder) => {
+                let loss = autoencoder.loss(samples, draws) * share;
+                loss.backward();
+                loss.double_value(&[])
+            }
+        }
+    }
+
+    fn loss(&self, samples: &[Sample], draws: &Draws, share: f64) -> f64 {
+        let loss = match &self.network {
             Network::Denoiser(denoiser) => denoiser.loss(samples, draws),
             Network::Autoencoder(autoencoder) => autoencoder.loss(samples, draws),
-        }
+        };
+        (loss * share).double_value(&[])
     }
 
     fn vae(&self) -> &Vae {

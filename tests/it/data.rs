@@ -590,10 +590,10 @@ fn shapes_move_as_their_captions_say() {
         let (x0, y0, area0) = centre_of(&clip.frames[0], colour);
         let (x1, y1, area1) = centre_of(&clip.frames[4], colour);
         let motion = match (x1 - x0, y1 - y0) {
-            (dx, _) if dx < -15.0 => "moving left",
-            (dx, _) if dx > 15.0 => "moving right",
-            (_, dy) if dy < -15.0 => "moving up",
-            (_, dy) if dy > 15.0 => "moving down",
+            (dx, _) if dx < -15.0 => "moving leftward",
+            (dx, _) if dx > 15.0 => "moving rightward",
+            (_, dy) if dy < -15.0 => "moving upward",
+            (_, dy) if dy > 15.0 => "moving downward",
             _ if area1 > 2 * area0 => "growing",
             _ => "standing still",
         };

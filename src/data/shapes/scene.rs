@@ -1,5 +1,7 @@
 //! What a clip shows, and how it is said.
 
+use std::collections::BTreeSet;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -120,13 +122,14 @@ impl Motion {
     pub const ALL: [Motion; 6] =
         [Motion::Left, Motion::Right, Motion::Up, Motion::Down, Motion::Growing, Motion::Still];
 
-    /// The words for it.
+    /// The words for it. None of them is a word for a place too: what the domain adapter learns of a word goes when it is
+    /// dropped, and a motion module that was built on it would be left with what the base takes it for.
     pub fn name(self) -> &'static str {
         match self {
-            Motion::Left => "moving left",
-            Motion::Right => "moving right",
-            Motion::Up => "moving up",
-            Motion::Down => "moving down",
+            Motion::Left => "moving leftward",
+            Motion::Right => "moving rightward",
+            Motion::Up => "moving upward",
+            Motion::Down => "moving downward",
             Motion::Growing => "growing",
             Motion::Still => "standing still",
         }
@@ -189,7 +192,7 @@ impl Scene {
         (self.shape as usize + self.colour + self.motion as usize).is_multiple_of(6)
     }
 
-    /// What a video's caption says, such as "a small red circle moving left on a striped grey background".
+    /// What a video's caption says, such as "a small red circle moving leftward on a striped grey background".
     pub fn caption(&self) -> String {
         format!("{} {} {}", self.subject(), self.motion.name(), self.background())
     }
@@ -198,6 +201,11 @@ impl Scene {
     /// shape is at the first frame, and nothing of motion.
     pub fn still_caption(&self) -> String {
         format!("{} {}, {}", self.subject(), self.place(), self.background())
+    }
+
+    /// The same without the place, as captions of people often leave something out.
+    pub fn brief_caption(&self) -> String {
+        format!("{} {}", self.subject(), self.background())
     }
 
     fn subject(&self) -> String {
@@ -226,6 +234,16 @@ impl Scene {
         let between = |from: f64, to: f64| from + (to - from) * time;
         Pose { x: between(from.x, to.x), y: between(from.y, to.y), radius: between(from.radius, to.radius) }
     }
+}
+
+/// All words of the captions of clips and stills.
+pub fn words() -> BTreeSet<String> {
+    let captions = (0..1000).flat_map(|index| {
+        let scene = Scene::draw(0, index, Split::All);
+        [scene.caption(), scene.still_caption()]
+    });
+    let words = |caption: String| caption.replace(',', "").split(' ').map(String::from).collect::<Vec<_>>();
+    captions.flat_map(words).collect()
 }
 
 /// From where to where: always inside the picture, and 0.38 to 0.5 of it far for what moves along.

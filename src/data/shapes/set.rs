@@ -9,6 +9,10 @@ use rayon::prelude::*;
 use super::super::{Size, write::Format};
 use super::{Scene, Split, Style, veil};
 
+/// One still of so many has a caption that does not say where the shape is. Without them, a prompt that says nothing of it,
+/// as a video's, is nothing that a base has read of.
+const BRIEF: usize = 3;
+
 /// What the world is seen as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Domain {
@@ -96,7 +100,9 @@ impl Set {
                 let scene = Scene::still(seed, index as u64);
                 let file = format!("{index:05}.png");
                 scene.frame(style, size, 0.0).save_png(&folder.join(&file))?;
-                Ok(vec![format!("{}/{file}", self.domain.folder()), scene.still_caption()])
+                let brief = index % BRIEF == BRIEF - 1;
+                let caption = if brief { scene.brief_caption() } else { scene.still_caption() };
+                Ok(vec![format!("{}/{file}", self.domain.folder()), caption])
             }
         }
     }

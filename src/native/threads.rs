@@ -1,0 +1,57 @@
+//! Threads that compute side by side on the same networks.
+
+use std::thread;
+
+use tch::Tensor;
+
+/// What several threads may read at once though it holds tensors, which tch keeps to one thread.
+///
+/// # Safety
+/// Nothing in it may change behind a shared reference but through libtorch, which counts references to tensors atomically
+/// and lets any number of threads read them: no `Cell`, no `RefCell`, no `Rc`.
+pub unsafe trait Shared {}
+
+// SAFETY: a list of tensors, and nothing else.
+unsafe impl Shared for [Tensor] {}
+
+// SAFETY: references to what may be shared.
+unsafe impl<A: Shared + ?Sized, B: Shared + ?Sized> Shared for (&A, &B) {}
+
+struct Reader<'a, S: ?Sized>(&'a S);
+
+// SAFETY: what `Shared` promises.
+unsafe impl<S: Shared + ?Sized> Send for Reader<'_, S> {}
+
+impl<'a, S: ?Sized> Reader<'a, S> {
+    /// A method, so that closures capture the whole and not the reference in it.
+    fn get(&self) -> &'a S {
+        self.0
+    }
+}
+
+/// `body` of each of `items`, each in a thread of its own; results in the order of the items. The threads share what libtorch
+/// had for this one, evenly; a single item is left to this one.
+pub fn side_by_side<S, T, R>(shared: &S, items: Vec<T>, body: impl Fn(&S, T) -> R + Sync) -> Vec<R>
+where
+    S: Shared + ?Sized,
+    T: Send,
+    R: Send,
+{
+    if items.len() <= 1 {
+        return items.into_iter().map(|item| body(shared, item)).collect();
+    }
+    let body = &body;
+    let cores = (tch::get_num_threads() / items.len() as i32).max(1);
+    thread::scope(|scope| {
+        let start = |item| {
+            let reader = Reader(shared);
+            scope.spawn(move || {
+                tch::set_num_threads(cores);
+                body(reader.get(), item)
+            })
+        };
+        let threads: Vec<_> = items.into_iter().map(start).collect();
+        let finished = threads.into_iter().map(|thread| thread.join());
+        finished.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
