@@ -3,7 +3,7 @@
 #
 #   scripts/train_shapes_base.sh [OUT]          (default outputs/shapes-base; DEVICE=cuda for a GPU)
 #
-# 1. Pictures: 4,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
+# 1. Pictures: 6,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
 #    personalised style and 2,400 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
 # 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills, in two turns of
 #    the cosine: the second one is about what tells circles from squares. The text encoder keeps its random weights
@@ -53,7 +53,7 @@ train() {
 }
 
 step "pictures"
-render stills --domain stills --clips 4000 --seed 1
+render stills --domain stills --clips 6000 --seed 1
 render outlines --domain stills --style outlines --clips 800 --seed 2
 render night --domain stills --style night --clips 800 --seed 3
 render clips --clips 2400 --frames 16 --seed 4
@@ -73,7 +73,7 @@ step "the UNet"
 first=$(train image image --base "$vae" --csv "$out/data/stills/clips.csv")
 
 step "the UNet, once more around"
-base=$(train image-again image --base "$first" --csv "$out/data/stills/clips.csv" --max-steps 5000 --set learning_rate=6.0e-4 \
+base=$(train image-again image --base "$first" --csv "$out/data/stills/clips.csv" --max-steps 3000 --set learning_rate=8.0e-4 \
   --set global_seed=43)
 
 step "how well it paints"

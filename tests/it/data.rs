@@ -652,6 +652,29 @@ fn stills_are_told_without_motion() {
 }
 
 #[test]
+fn motions_and_places_have_no_word_in_common() {
+    let words = |texts: Vec<String>| texts.iter().flat_map(|text| text.split(' ')).map(String::from).collect::<HashSet<_>>();
+    let motions = words(shapes::Motion::ALL.iter().map(|motion| motion.name().to_owned()).collect());
+    let stills = words((0..200).map(|index| Scene::still(5, index).still_caption().replace(',', "")).collect());
+    assert_eq!(motions.intersection(&stills).collect::<Vec<_>>(), Vec::<&String>::new());
+    let all = shapes::words();
+    assert!(motions.iter().chain(&stills).all(|word| all.contains(word)), "{all:?}");
+}
+
+#[test]
+fn every_third_still_leaves_its_place_out() {
+    let folder = tempfile::tempdir().unwrap();
+    data("shapes OUT/s --domain stills --clips 6 --size 16", folder.path()).unwrap();
+    let table = std::fs::read_to_string(folder.path().join("s/clips.csv")).unwrap();
+    for (index, row) in table.lines().skip(1).enumerate() {
+        let scene = Scene::still(0, index as u64);
+        let caption = if index % 3 == 2 { scene.brief_caption() } else { scene.still_caption() };
+        assert!(row.contains(&caption), "{row}");
+    }
+    assert_eq!(Scene::still(0, 0).brief_caption().matches(',').count(), 0);
+}
+
+#[test]
 fn the_veil_marks_softens_and_compresses() {
     let scene = Scene::draw(1, 4, Split::Seen);
     let clean = scene.render(Style::Flat, Size::square(64), 2, 8.0);

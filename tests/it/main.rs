@@ -34,6 +34,8 @@ mod metrics;
 mod objective;
 mod reproduce;
 mod selfcheck;
+mod shapes_base;
+mod side_by_side;
 mod support;
 mod video;
 mod weights;
