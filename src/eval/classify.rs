@@ -47,18 +47,9 @@ fn nearest_colour(colour: [f64; 3], style: Style) -> usize {
     (0..COLOURS.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("there are six colours")
 }
 
-/// The area of a shape of radius 1.
-fn unit_area(shape: Shape) -> f64 {
-    match shape {
-        Shape::Circle => std::f64::consts::PI,
-        Shape::Square => 1.8 * 1.8,
-        Shape::Triangle => 0.75 * 3f64.sqrt() * 1.1 * 1.1,
-    }
-}
-
 /// The radius, in the sense of [`Pose`](crate::data::shapes::Pose), of a shape of `area`.
 fn radius(shape: Shape, area: f64) -> f64 {
-    (area / unit_area(shape)).sqrt()
+    (area / shape.area()).sqrt()
 }
 
 /// Shared over joint area of a region and a shape of the same area at the same place.

@@ -7,7 +7,7 @@ use crate::frame::Frame;
 
 /// Brings the fit to the strength that [`shapes::veil`] was given: compression and the softened surroundings take a share
 /// of the mark. Fitted once, to 300 scenes of 64 x 64 in all styles.
-const CALIBRATION: f64 = 1.1;
+const CALIBRATION: f64 = 1.09;
 
 /// Levels by which a background is uncertain at least; a pixel whose surroundings vary more counts less.
 const CERTAINTY: f64 = 6.0;

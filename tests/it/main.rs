@@ -29,6 +29,7 @@ mod golden {
     mod unet;
 }
 mod interrupt;
+mod learning;
 mod lr;
 mod metrics;
 mod objective;
