@@ -44,7 +44,7 @@ step "animations: with the adapter, without it, and with the MotionLoRA"
 sample() {
   "$animatediff" sample --base "$base" --motion "$motion" --seed 1 --steps 20 --guidance-scale 4 -W 64 -H 64 -L 8 "$@" >/dev/null
 }
-moving='a big red circle moving leftward on a plain white background'
+moving='a big red circle moving left on a plain white background'
 standing='a big red circle standing still on a checkered grey background'
 sample --prompt "$moving" --adapter "$adapter" -o "$out/with_adapter.gif"
 sample --prompt "$moving" -o "$out/without_adapter.gif"

@@ -61,7 +61,7 @@ Examples:
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
       --set train_data.sample_stride=1 --set is_debug=true --max-steps 2
-  animatediff sample --base base/ --prompt 'a red circle moving leftward' \\
+  animatediff sample --base base/ --prompt 'a red circle moving left' \\
       --motion outputs/debug/export/motion_module.safetensors --steps 5 \\
       -o circle.gif";
 

@@ -9,7 +9,7 @@ mod threads;
 
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
-pub use threads::{Shared, side_by_side};
+pub use threads::{Alone, Shared, side_by_side};
 
 use std::ffi::{CStr, c_char};
 

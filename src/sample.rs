@@ -13,7 +13,7 @@ use crate::{
     diffusion::{Ddim, NoiseSchedule, guided},
     frame::Frame,
     model::{clip::TextEncoder, unet::UNet, vae::Vae},
-    native::{autocast, side_by_side},
+    native::{Alone, autocast, side_by_side},
     tokenizer::Tokenizer,
 };
 
@@ -135,24 +135,26 @@ impl Pipeline<'_> {
         let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
         let text = self.text_states(&prompts.collect::<Vec<_>>());
         let sampler = Ddim::new(self.schedule, steps);
+        let alone = Alone::enter();
         let predict = |x: &Tensor, timestep: i64| {
             let batch = if guide { Tensor::cat(&[x, x], 0) } else { x.shallow_clone() };
             let timesteps = Tensor::full([batch.size()[0]], timestep, (Kind::Int64, self.device));
-            let output = self.predict(&batch, &timesteps, &text);
+            let output = self.predict(&alone, &batch, &timesteps, &text);
             if guide { guided(&output, guidance_scale) } else { output }
         };
         no_grad(|| sampler.sample(noise.to_device(self.device), predict, after))
     }
 
     /// What the UNet makes of the rows of a batch, in float32. On the CPU they are shared out to libtorch's threads.
-    fn predict(&self, batch: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
+    fn predict(&self, alone: &Alone, batch: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
         let (device, kind, rows) = (self.device, self.kind, batch.size()[0]);
-        let parts = if device.is_cuda() { 1 } else { rows.min(i64::from(tch::get_num_threads())) };
+        let parts = if device.is_cuda() { 1 } else { rows.min(alone.threads() as i64) };
         let split = |tensor: &Tensor| tensor.tensor_split(parts, 0).into_iter();
         let parts = split(batch).zip(split(timesteps)).zip(split(text)).collect();
-        let outputs = side_by_side(self.unet, parts, |unet, ((batch, timesteps), text): ((Tensor, Tensor), Tensor)| {
-            no_grad(|| autocast(device, kind, || unet.forward(&batch, &timesteps, &text)))
-        });
+        let outputs =
+            side_by_side(alone, self.unet, parts, |unet, ((batch, timesteps), text): ((Tensor, Tensor), Tensor)| {
+                no_grad(|| autocast(device, kind, || unet.forward(&batch, &timesteps, &text)))
+            });
         Tensor::cat(&outputs, 0).to_kind(Kind::Float)
     }
 

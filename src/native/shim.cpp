@@ -101,7 +101,7 @@ const char* ad_add_grads(at::Tensor* const* params, at::Tensor* const* grads, si
       if (grad.defined()) {
         grad.add_(*grads[i]);
       } else {
-        grad = *grads[i];
+        grad = grads[i]->clone(at::MemoryFormat::Contiguous);  // it may be a view, whose graph cannot be left later
       }
     }
   });

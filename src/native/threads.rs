@@ -29,19 +29,48 @@ impl<'a, S: ?Sized> Reader<'a, S> {
     }
 }
 
-/// `body` of each of `items`, each in a thread of its own; results in the order of the items. The threads share what libtorch
-/// had for this one, evenly; a single item is left to this one.
-pub fn side_by_side<S, T, R>(shared: &S, items: Vec<T>, body: impl Fn(&S, T) -> R + Sync) -> Vec<R>
+/// As long as it lives, what libtorch computes in this thread it computes alone. Its helpers go on looking for work for a
+/// while after every task, and take cores from threads that are [side by side](side_by_side).
+pub struct Alone {
+    threads: i32,
+}
+
+impl Alone {
+    /// From now on.
+    pub fn enter() -> Alone {
+        let threads = tch::get_num_threads();
+        tch::set_num_threads(1);
+        Alone { threads }
+    }
+
+    /// How many threads libtorch had, and has again afterwards.
+    pub fn threads(&self) -> usize {
+        self.threads as usize
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.threads);
+    }
+}
+
+/// `body` of each of `items`, each in a thread of its own; results in the order of the items. They share the threads that
+/// libtorch had, evenly; a single item is left to this thread, with all of them.
+pub fn side_by_side<S, T, R>(alone: &Alone, shared: &S, items: Vec<T>, body: impl Fn(&S, T) -> R + Sync) -> Vec<R>
 where
     S: Shared + ?Sized,
     T: Send,
     R: Send,
 {
     if items.len() <= 1 {
-        return items.into_iter().map(|item| body(shared, item)).collect();
+        tch::set_num_threads(alone.threads);
+        let results = items.into_iter().map(|item| body(shared, item)).collect();
+        tch::set_num_threads(1);
+        return results;
     }
     let body = &body;
-    let cores = (tch::get_num_threads() / items.len() as i32).max(1);
+    let cores = (alone.threads / items.len() as i32).max(1);
     thread::scope(|scope| {
         let start = |item| {
             let reader = Reader(shared);

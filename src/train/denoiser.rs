@@ -14,7 +14,7 @@ use crate::{
         unet::{UNet, motion},
         vae::Vae,
     },
-    native::{self, autocast},
+    native::{self, Alone, autocast},
     sample::{Networks, Pipeline},
 };
 
@@ -116,23 +116,24 @@ impl Denoiser {
     }
 
     /// `share` of the same as a number, with its gradients added to those of `trained`. On the CPU the clips are shared out
-    /// to as many threads as libtorch has: networks this narrow leave a second thread little to do on the same clip.
+    /// to as many threads as libtorch had: networks this narrow leave a second thread little to do on the same clip.
     pub fn backward(&self, samples: &[Sample], draws: &Draws, share: f64, trained: &[Tensor]) -> f64 {
-        let threads = if self.networks.device.is_cuda() { 1 } else { tch::get_num_threads() as usize };
-        let parts = if self.trains_text { 1 } else { samples.len().min(threads) };
         let (judge, question) = (self.judge(), self.question(samples, draws));
-        if parts == 1 {
-            let loss = judge.error(&self.networks.unet, &question) * share;
-            loss.backward();
-            return loss.double_value(&[]);
-        }
+        let alone = Alone::enter();
+        let threads = if self.networks.device.is_cuda() { 1 } else { alone.threads() };
+        // Threads could not go through one text encoder's graph.
+        let parts = if self.trains_text { 1 } else { samples.len().min(threads) };
         let answer = |(unet, trained): &(&UNet, &[Tensor]), part: Question| {
             let share = share * part.timesteps.size()[0] as f64 / samples.len() as f64;
             let loss = judge.error(unet, &part) * share;
-            (loss.double_value(&[]), Tensor::run_backward(&[&loss], *trained, false, false))
+            if parts == 1 {
+                loss.backward();
+                return (loss.double_value(&[]), Vec::new());
+            }
+            (loss.double_value(&[]), Tensor::run_backward(&[&loss], trained, false, false))
         };
-        let answers = native::side_by_side(&(&self.networks.unet, trained), question.split(parts), answer);
-        answers.iter().for_each(|(_, grads)| native::add_grads(trained, grads));
+        let answers = native::side_by_side(&alone, &(&self.networks.unet, trained), question.split(parts), answer);
+        answers.iter().filter(|_| parts > 1).for_each(|(_, grads)| native::add_grads(trained, grads));
         answers.iter().map(|(loss, _)| loss).sum()
     }
 

@@ -121,7 +121,8 @@ impl Trainer {
     pub fn update(&mut self, samples: &[Sample], stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
         let draws = self.draws(samples, self.step);
         self.optimizer.zero_grad();
-        let Some(loss) = self.accumulate(samples, &draws, |samples, draws, share| self.backward(samples, draws, share), stop)
+        let Some(loss) =
+            self.accumulate(samples, &draws, |samples, draws, share| self.backward(samples, draws, share), stop)
         else {
             return Ok(None);
         };

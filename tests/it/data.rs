@@ -590,10 +590,10 @@ fn shapes_move_as_their_captions_say() {
         let (x0, y0, area0) = centre_of(&clip.frames[0], colour);
         let (x1, y1, area1) = centre_of(&clip.frames[4], colour);
         let motion = match (x1 - x0, y1 - y0) {
-            (dx, _) if dx < -15.0 => "moving leftward",
-            (dx, _) if dx > 15.0 => "moving rightward",
-            (_, dy) if dy < -15.0 => "moving upward",
-            (_, dy) if dy > 15.0 => "moving downward",
+            (dx, _) if dx < -15.0 => "moving left",
+            (dx, _) if dx > 15.0 => "moving right",
+            (_, dy) if dy < -15.0 => "moving up",
+            (_, dy) if dy > 15.0 => "moving down",
             _ if area1 > 2 * area0 => "growing",
             _ => "standing still",
         };
@@ -652,11 +652,14 @@ fn stills_are_told_without_motion() {
 }
 
 #[test]
-fn motions_and_places_have_no_word_in_common() {
-    let words = |texts: Vec<String>| texts.iter().flat_map(|text| text.split(' ')).map(String::from).collect::<HashSet<_>>();
+fn a_base_of_stills_has_read_the_words_for_directions_and_none_for_motion() {
+    let words =
+        |texts: Vec<String>| texts.iter().flat_map(|text| text.split(' ')).map(String::from).collect::<HashSet<_>>();
     let motions = words(shapes::Motion::ALL.iter().map(|motion| motion.name().to_owned()).collect());
     let stills = words((0..200).map(|index| Scene::still(5, index).still_caption().replace(',', "")).collect());
-    assert_eq!(motions.intersection(&stills).collect::<Vec<_>>(), Vec::<&String>::new());
+    let mut common: Vec<&String> = motions.intersection(&stills).collect();
+    common.sort();
+    assert_eq!(common, ["down", "left", "right", "up"]);
     let all = shapes::words();
     assert!(motions.iter().chain(&stills).all(|word| all.contains(word)), "{all:?}");
 }

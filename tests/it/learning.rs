@@ -30,7 +30,9 @@ fn a_few_dozen_updates_teach_what_was_held_out_and_only_with_the_right_captions(
     let right = gain(after("seen/clips.csv", ""));
     let wrong = gain(after("shuffled.csv", ""));
     let frozen = gain(after("seen/clips.csv", "--set 'trainable_modules=[.proj_out.bias]'"));
-    println!("loss before {before:.4}; lower by {right:.4}, with captions of other clips {wrong:.4}, frozen {frozen:.4}");
+    println!(
+        "loss before {before:.4}; lower by {right:.4}, with captions of other clips {wrong:.4}, frozen {frozen:.4}"
+    );
     assert!(right >= MARGIN, "the loss of {before:.4} fell by {right:.4} of it only");
     assert!(wrong < right - MARGIN && wrong < MARGIN / 2.0, "captions of other clips teach as well: {wrong:.4}");
     assert!(frozen < right - MARGIN / 2.0 && frozen < MARGIN, "the biases alone learn as well: {frozen:.4}");

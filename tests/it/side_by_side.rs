@@ -1,6 +1,6 @@
 //! Parts of a batch in threads of their own: the same numbers, in the order of the parts.
 
-use animatediff::native::{add_grads, side_by_side};
+use animatediff::native::{Alone, add_grads, side_by_side};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{assert_close, global_generator};
@@ -13,10 +13,12 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
     tch::manual_seed(1);
     let weights: Vec<Tensor> = (0..2).map(|_| Tensor::randn([8, 8], CPU).set_requires_grad(true)).collect();
     let rows = Tensor::randn([5, 8], CPU);
-    let loss = |weights: &[Tensor], rows: &Tensor| rows.matmul(&weights[0]).tanh().matmul(&weights[1]).square().sum(Kind::Float);
+    let loss = |weights: &[Tensor], rows: &Tensor| {
+        rows.matmul(&weights[0]).tanh().matmul(&weights[1]).square().sum(Kind::Float)
+    };
     let whole = Tensor::run_backward(&[&loss(&weights, &rows)], &weights, false, false);
     for parts in 1..=5 {
-        let answers = side_by_side(&weights[..], rows.tensor_split(parts, 0), |weights, rows| {
+        let answers = side_by_side(&Alone::enter(), &weights[..], rows.tensor_split(parts, 0), |weights, rows| {
             Tensor::run_backward(&[&loss(weights, &rows)], weights, false, false)
         });
         assert_eq!(answers.len(), parts as usize);
@@ -32,7 +34,7 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
 #[test]
 fn results_come_in_the_order_of_the_items() {
     let none: [Tensor; 0] = [];
-    let squares = side_by_side(&none[..], (0..7).collect(), |_, item: i32| {
+    let squares = side_by_side(&Alone::enter(), &none[..], (0..7).collect(), |_, item: i32| {
         std::thread::sleep(std::time::Duration::from_millis(7 - item as u64));
         item * item
     });

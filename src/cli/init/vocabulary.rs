@@ -75,16 +75,18 @@ impl Vocabulary {
 
     /// What byte-pair encoding makes of a word: the earliest merge that fits anywhere, until none does.
     fn pieces(&self, word: &str) -> Vec<String> {
-        let ranks: HashMap<(&str, &str), usize> =
-            self.merges.iter().enumerate().map(|(rank, (left, right))| ((left.as_str(), right.as_str()), rank)).collect();
+        let ranks: HashMap<(&str, &str), usize> = self
+            .merges
+            .iter()
+            .enumerate()
+            .map(|(rank, (left, right))| ((left.as_str(), right.as_str()), rank))
+            .collect();
         let mut pieces: Vec<String> = word.chars().map(String::from).collect();
         if let Some(last) = pieces.last_mut() {
             last.push_str("</w>");
         }
         let rank = |pair: &[String]| ranks.get(&(pair[0].as_str(), pair[1].as_str())).copied();
-        while let Some((_, at)) =
-            pieces.windows(2).enumerate().filter_map(|(at, pair)| Some((rank(pair)?, at))).min()
-        {
+        while let Some((_, at)) = pieces.windows(2).enumerate().filter_map(|(at, pair)| Some((rank(pair)?, at))).min() {
             let right = pieces.remove(at + 1);
             pieces[at].push_str(&right);
         }

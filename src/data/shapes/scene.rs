@@ -122,14 +122,13 @@ impl Motion {
     pub const ALL: [Motion; 6] =
         [Motion::Left, Motion::Right, Motion::Up, Motion::Down, Motion::Growing, Motion::Still];
 
-    /// The words for it. None of them is a word for a place too: what the domain adapter learns of a word goes when it is
-    /// dropped, and a motion module that was built on it would be left with what the base takes it for.
+    /// The words for it. Where things go is said in words that a base of stills has read, of where they are.
     pub fn name(self) -> &'static str {
         match self {
-            Motion::Left => "moving leftward",
-            Motion::Right => "moving rightward",
-            Motion::Up => "moving upward",
-            Motion::Down => "moving downward",
+            Motion::Left => "moving left",
+            Motion::Right => "moving right",
+            Motion::Up => "moving up",
+            Motion::Down => "moving down",
             Motion::Growing => "growing",
             Motion::Still => "standing still",
         }
@@ -192,7 +191,7 @@ impl Scene {
         (self.shape as usize + self.colour + self.motion as usize).is_multiple_of(6)
     }
 
-    /// What a video's caption says, such as "a small red circle moving leftward on a striped grey background".
+    /// What a video's caption says, such as "a small red circle moving left on a striped grey background".
     pub fn caption(&self) -> String {
         format!("{} {} {}", self.subject(), self.motion.name(), self.background())
     }
