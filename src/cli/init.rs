@@ -317,15 +317,13 @@ const SHAPES_LATENTS: i64 = 8;
 /// that has learned nothing yet would hear little of the words.
 const SHAPES_TOKENS: i64 = 16;
 
-/// Pictures of 64 pixels are 8x8 in latents, and a single place at the lowest of the four levels: what a motion module finds
-/// there is where things are in a whole frame, which it could not see from frame to frame at one of many places.
+/// Three levels, so that pictures of 64 pixels, 8x8 in latents, do not shrink to a point.
 fn shapes_unet() -> unet::Config {
-    let names = |names: [&str; 4]| names.map(String::from).to_vec();
-    let (cross_down, cross_up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
+    let names = |names: [&str; 3]| names.map(String::from).to_vec();
     unet::Config {
-        block_out_channels: vec![32, 64, 128, 128],
-        down_block_types: names([cross_down, cross_down, cross_down, "DownBlock2D"]),
-        up_block_types: names(["UpBlock2D", cross_up, cross_up, cross_up]),
+        block_out_channels: vec![48, 96, 96],
+        down_block_types: names(["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]),
+        up_block_types: names(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
         layers_per_block: 1,
         attention_head_dim: Heads::All(4),
         norm_num_groups: 8,

@@ -33,6 +33,9 @@ c10::DeviceType device_type(bool cuda) { return cuda ? c10::DeviceType::CUDA : c
 
 }  // namespace
 
+// OpenMP's own, 5.0; absent where libtorch was built with another runtime.
+extern "C" int omp_pause_resource_all(int kind) __attribute__((weak));
+
 extern "C" {
 
 // The version of the headers; libtorch's libraries carry none that can be asked for.
@@ -89,6 +92,12 @@ const char* ad_scale(at::Tensor* const* grads, size_t count, double factor) {
     at::NoGradGuard no_grad;
     at::_foreach_mul_(list(grads, count), at::Scalar(factor));
   });
+}
+
+// Ends the helper threads that OpenMP keeps for the calling thread; the next parallel region starts new ones.
+void ad_rest() {
+  constexpr int soft = 1;
+  if (omp_pause_resource_all) omp_pause_resource_all(soft);
 }
 
 // Adds each of `grads` to the gradient of its parameter. An undefined one is none.

@@ -4,6 +4,8 @@ use std::thread;
 
 use tch::Tensor;
 
+use super::ffi;
+
 /// What several threads may read at once though it holds tensors, which tch keeps to one thread.
 ///
 /// # Safety
@@ -29,8 +31,8 @@ impl<'a, S: ?Sized> Reader<'a, S> {
     }
 }
 
-/// As long as it lives, what libtorch computes in this thread it computes alone. Its helpers go on looking for work for a
-/// while after every task, and take cores from threads that are [side by side](side_by_side).
+/// As long as it lives, what libtorch computes in this thread it computes alone: its helpers are sent home. They would go on
+/// looking for work for a while (libgomp spins some 10 ms), and take cores from threads that are [side by side](side_by_side).
 pub struct Alone {
     threads: i32,
 }
@@ -39,6 +41,8 @@ impl Alone {
     /// From now on.
     pub fn enter() -> Alone {
         let threads = tch::get_num_threads();
+        // SAFETY: takes nothing; no parallel region is open in a thread that runs Rust.
+        unsafe { ffi::ad_rest() };
         tch::set_num_threads(1);
         Alone { threads }
     }
