@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 animatediff=${CARGO_TARGET_DIR:-target}/release/animatediff
 base=${DEMO_BASE:-data/shapes-base}
 out=outputs/demo
-steps=${DEMO_STEPS:-400}
+steps=${DEMO_STEPS:-1300}
+((steps >= 60)) || { echo "demo: DEMO_STEPS=$steps is too few; 60 at least" >&2; exit 1; }
 [[ -x $animatediff ]] || { echo "demo: $animatediff is not built; run make demo" >&2; exit 1; }
 [[ -d $base ]] || { echo "demo: $base is not there; it comes with the repository, see scripts/train_shapes_base.sh" >&2; exit 1; }
 rm -rf "$out"
@@ -29,7 +30,7 @@ step "clips of coloured shapes that move, under a watermark as stock footage has
 "$animatediff" data shapes "$out/shapes" --clips 600 --frames 16
 
 step "stage 1: the domain adapter learns the look of the clips, on single frames"
-adapter=$(train adapter "${clips[@]}" --max-steps $((steps / 4)))
+adapter=$(train adapter "${clips[@]}" --max-steps $((steps / 2)))
 
 step "stage 2: the motion module learns how things move, with the adapter inside"
 motion=$(train motion --adapter "$adapter" "${clips[@]}" --max-steps "$steps")
@@ -38,16 +39,19 @@ step "stage 3: a MotionLoRA learns a camera that moves in, on twenty clips"
 "$animatediff" data shapes "$out/stills" --domain stills --clips 20 --size 96
 "$animatediff" data augment "$out"/stills/stills/*.png --motion zoom-in --frames 16 \
   --caption 'a shape standing still' -o "$out/zoom_in"
-zoom=$(train motionlora --motion "$motion" --videos "$out/zoom_in" --max-steps $((steps / 8)))
+zoom=$(train motionlora --motion "$motion" --videos "$out/zoom_in" --max-steps $((steps / 20)))
 
-step "animations: with the adapter, without it, and with the MotionLoRA"
+step "animations: a prompt for each direction; with the adapter; with the MotionLoRA"
 sample() {
   "$animatediff" sample --base "$base" --motion "$motion" --seed 1 --steps 20 --guidance-scale 4 -W 64 -H 64 -L 8 "$@" >/dev/null
 }
 moving='a big red circle moving left on a plain white background'
 standing='a big red circle standing still on a checkered grey background'
+sample --prompt "$moving" -o "$out/left.gif"
+sample --prompt 'a small blue square moving right on a striped grey background' -o "$out/right.gif"
+sample --prompt 'a big green triangle moving up on a checkered black background' -o "$out/up.gif"
+sample --prompt 'a small yellow circle moving down on a plain black background' -o "$out/down.gif"
 sample --prompt "$moving" --adapter "$adapter" -o "$out/with_adapter.gif"
-sample --prompt "$moving" -o "$out/without_adapter.gif"
 sample --prompt "$standing" --motion-lora "$zoom" -o "$out/with_motion_lora.gif"
 
 step "how much of sixteen prompts they get right"
@@ -65,8 +69,11 @@ iframe { width: 100%; height: 46rem; border: 0; }</style></head>
 <body><h1>AnimateDiff in the world of shapes</h1><main>
 PAGE
   figure() { printf '<figure><img alt="" src="%s"><figcaption>%s</figcaption></figure>\n' "$1" "$2"; }
-  figure with_adapter.gif "$moving: the adapter at scale 1 keeps the watermark"
-  figure without_adapter.gif "$moving: the same noise, the adapter dropped"
+  figure left.gif "$moving"
+  figure right.gif "a small blue square moving right"
+  figure up.gif "a big green triangle moving up"
+  figure down.gif "a small yellow circle moving down"
+  figure with_adapter.gif "the first one's prompt and noise, with the adapter: it brings the watermark back"
   figure with_motion_lora.gif "$standing: the MotionLoRA moves the camera in"
   printf '</main><iframe src="animations/index.html" title="Animations and their verdicts"></iframe></body></html>\n'
 } >"$out/index.html"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes data/shapes-base from nothing: the small text-to-image model that `make demo` and `make reproduce` start from.
+# Trains a base such as data/shapes-base from nothing: the small text-to-image model that `make demo` and `make reproduce` start from.
 #
 #   scripts/train_shapes_base.sh [OUT]          (default outputs/shapes-base; DEVICE=cuda for a GPU)
 #
 # 1. Pictures: 6,000 clean stills; and for the VAE alone, which has to paint whatever later models paint, 800 stills of each
 #    personalised style and 2,400 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
 # 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills, in two turns of
-#    the cosine: the second one is about what tells circles from squares. The text encoder keeps its random weights
+#    the cosine. The text encoder keeps its random weights
 #    (configs/shapes/image.yaml says why).
 # Every step is skipped when its result is there, and an interrupted training goes on where it was.
 #
@@ -18,9 +18,10 @@
 #   8e-4, mean loss of the last 500 steps 0.125), and for discs and squares of different areas 2,000 (5 minutes, 6e-4).
 # `eval shapes`, 2026-11-25: shape and colour right in 99.5 % of 200 prompts, the VAE at 33.6 dB.
 #
-# From random weights, 2026-11-25, on a UNet of four levels (32, 64, 128, 128): 8,000 updates (19 minutes, mean loss of the last 500
-# 0.144) took to 64 % of 100 prompts, 3,000 more to 65 % while discs and squares had equal areas; 3,000 with areas as they are
-# now to 80 %, and 3,500 more left it there: it is discs that it paints as squares. So two turns do not reach 95 % yet.
+# The script as it stands has NOT been run. The nearest to it, 2026-11-25: a UNet of four levels (32, 64, 128, 128) from random weights,
+# 8,000 updates (19 minutes, mean loss of the last 500 0.144), took to 64 % of 100 prompts, and 3,000 more to 65 %, while discs
+# and squares had equal areas; 3,000 more with areas as they are now to 80 %, and 3,500 more left it there: it painted discs
+# as squares. So its two turns are not expected to reach 95 % yet.
 set -euo pipefail
 shopt -s inherit_errexit   # a training that was stopped stops the script, also within $(...)
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-//! The only unsafe code on libtorch: what tch does not bind, through a small C++ shim, behind safe functions.
+//! The only unsafe code on libtorch, but for the promise of [`Shared`] in `model::unet`: what tch does not bind, through a small C++ shim, behind safe functions.
 //!
 //! Knows tensors and devices; knows nothing of models or training.
 
@@ -9,7 +9,7 @@ mod threads;
 
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
-pub use threads::{Alone, Shared, side_by_side};
+pub use threads::{Shared, parts, side_by_side};
 
 use std::ffi::{CStr, c_char};
 

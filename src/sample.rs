@@ -13,7 +13,7 @@ use crate::{
     diffusion::{Ddim, NoiseSchedule, guided},
     frame::Frame,
     model::{clip::TextEncoder, unet::UNet, vae::Vae},
-    native::{Alone, autocast, side_by_side},
+    native::{self, autocast},
     tokenizer::Tokenizer,
 };
 
@@ -135,27 +135,31 @@ impl Pipeline<'_> {
         let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
         let text = self.text_states(&prompts.collect::<Vec<_>>());
         let sampler = Ddim::new(self.schedule, steps);
-        let alone = Alone::enter();
         let predict = |x: &Tensor, timestep: i64| {
             let batch = if guide { Tensor::cat(&[x, x], 0) } else { x.shallow_clone() };
             let timesteps = Tensor::full([batch.size()[0]], timestep, (Kind::Int64, self.device));
-            let output = self.predict(&alone, &batch, &timesteps, &text);
+            let output = self.predict(&batch, &timesteps, &text);
             if guide { guided(&output, guidance_scale) } else { output }
         };
         no_grad(|| sampler.sample(noise.to_device(self.device), predict, after))
     }
 
     /// What the UNet makes of the rows of a batch, in float32. On the CPU they are shared out to libtorch's threads.
-    fn predict(&self, alone: &Alone, batch: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
-        let (device, kind, rows) = (self.device, self.kind, batch.size()[0]);
-        let parts = if device.is_cuda() { 1 } else { rows.min(alone.threads() as i64) };
-        let split = |tensor: &Tensor| tensor.tensor_split(parts, 0).into_iter();
-        let parts = split(batch).zip(split(timesteps)).zip(split(text)).collect();
-        let outputs =
-            side_by_side(alone, self.unet, parts, |unet, ((batch, timesteps), text): ((Tensor, Tensor), Tensor)| {
-                no_grad(|| autocast(device, kind, || unet.forward(&batch, &timesteps, &text)))
-            });
-        Tensor::cat(&outputs, 0).to_kind(Kind::Float)
+    fn predict(&self, batch: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
+        let (device, kind) = (self.device, self.kind);
+        let forward = |unet: &UNet, (batch, timesteps, text): (Tensor, Tensor, Tensor)| {
+            no_grad(|| autocast(device, kind, || unet.forward(&batch, &timesteps, &text))).to_kind(Kind::Float)
+        };
+        let parts = if device.is_cuda() { 1 } else { native::parts(batch.size()[0] as usize) };
+        if parts == 1 {
+            return forward(self.unet, (batch.shallow_clone(), timesteps.shallow_clone(), text.shallow_clone()));
+        }
+        let split = |tensor: &Tensor| tensor.tensor_split(parts as i64, 0).into_iter();
+        let rows = split(batch).zip(split(timesteps)).zip(split(text));
+        let rows = rows.map(|((batch, timesteps), text)| (batch, timesteps, text)).collect();
+        let mut outputs = Vec::new();
+        native::side_by_side(self.unet, rows, forward, |output| outputs.push(output));
+        Tensor::cat(&outputs, 0)
     }
 
     /// Latents `[1, C, F, h, w]` to frames, one at a time. Values are truncated to 8 bits, as the official code does.

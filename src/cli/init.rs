@@ -313,7 +313,7 @@ impl Preset {
 /// watermark.
 const SHAPES_LATENTS: i64 = 8;
 
-/// Tokens of a prompt, as many as the longest caption of this world has. Of CLIP's 77, four of five would be padding, and attention
+/// Tokens of a prompt; the longest caption of this world has 15. Of CLIP's 77, four of five would be padding, and attention
 /// that has learned nothing yet would hear little of the words.
 const SHAPES_TOKENS: i64 = 16;
 

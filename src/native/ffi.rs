@@ -23,7 +23,7 @@ unsafe extern "C" {
         eps: f64,
     ) -> *const c_char;
     pub fn ad_total_norm(grads: *const *const C_tensor, count: usize, norm: *mut f64) -> *const c_char;
-    pub fn ad_rest();
+    pub fn ad_end_helpers();
     pub fn ad_add_grads(params: *const *const C_tensor, grads: *const *const C_tensor, count: usize) -> *const c_char;
     pub fn ad_scale(grads: *const *const C_tensor, count: usize, factor: f64) -> *const c_char;
 }

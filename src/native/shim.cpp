@@ -1,4 +1,4 @@
-// What this program needs of libtorch and tch 0.24 does not bind. Every function returns null, or an error message that
+// What this program needs of libtorch and tch 0.24 does not bind. Functions that can fail return null, or an error message that
 // the caller frees with `ad_free`. Tensors are `at::Tensor*`, borrowed.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
@@ -33,7 +33,7 @@ c10::DeviceType device_type(bool cuda) { return cuda ? c10::DeviceType::CUDA : c
 
 }  // namespace
 
-// OpenMP's own, 5.0; absent where libtorch was built with another runtime.
+// libgomp's, of OpenMP 5.0; weak, for runtimes that have none.
 extern "C" int omp_pause_resource_all(int kind) __attribute__((weak));
 
 extern "C" {
@@ -94,8 +94,8 @@ const char* ad_scale(at::Tensor* const* grads, size_t count, double factor) {
   });
 }
 
-// Ends the helper threads that OpenMP keeps for the calling thread; the next parallel region starts new ones.
-void ad_rest() {
+// Ends the helper threads that libgomp keeps for the calling thread; its next parallel region starts new ones.
+void ad_end_helpers() {
   constexpr int soft = 1;
   if (omp_pause_resource_all) omp_pause_resource_all(soft);
 }
@@ -110,7 +110,7 @@ const char* ad_add_grads(at::Tensor* const* params, at::Tensor* const* grads, si
       if (grad.defined()) {
         grad.add_(*grads[i]);
       } else {
-        grad = grads[i]->clone(at::MemoryFormat::Contiguous);  // it may be a view, whose graph cannot be left later
+        grad = grads[i]->clone(at::MemoryFormat::Contiguous);  // `zero_grad` detaches in place, which a view refuses
       }
     }
   });

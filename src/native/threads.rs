@@ -31,50 +31,25 @@ impl<'a, S: ?Sized> Reader<'a, S> {
     }
 }
 
-/// As long as it lives, what libtorch computes in this thread it computes alone: its helpers are sent home. They would go on
-/// looking for work for a while (libgomp spins some 10 ms), and take cores from threads that are [side by side](side_by_side).
-pub struct Alone {
-    threads: i32,
+/// Into how many parts `rows` rows are split for [`side_by_side`]: one for each of libtorch's threads, if there are enough.
+pub fn parts(rows: usize) -> usize {
+    rows.min(tch::get_num_threads() as usize).max(1)
 }
 
-impl Alone {
-    /// From now on.
-    pub fn enter() -> Alone {
-        let threads = tch::get_num_threads();
-        // SAFETY: takes nothing; no parallel region is open in a thread that runs Rust.
-        unsafe { ffi::ad_rest() };
-        tch::set_num_threads(1);
-        Alone { threads }
-    }
-
-    /// How many threads libtorch had, and has again afterwards.
-    pub fn threads(&self) -> usize {
-        self.threads as usize
-    }
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        tch::set_num_threads(self.threads);
-    }
-}
-
-/// `body` of each of `items`, each in a thread of its own; results in the order of the items. They share the threads that
-/// libtorch had, evenly; a single item is left to this thread, with all of them.
-pub fn side_by_side<S, T, R>(alone: &Alone, shared: &S, items: Vec<T>, body: impl Fn(&S, T) -> R + Sync) -> Vec<R>
+/// `body` of each of `items`, each in a thread of its own; `done` is given the results in the order of the items. The threads
+/// share those that libtorch has, evenly.
+///
+/// `body` may only read the tensors of `shared`, which Rust cannot check: nothing in place, and no `backward()`, which writes
+/// gradients; `Tensor::run_backward` with inputs gives them instead.
+pub fn side_by_side<S, T, R>(shared: &S, items: Vec<T>, body: impl Fn(&S, T) -> R + Sync, mut done: impl FnMut(R))
 where
     S: Shared + ?Sized,
     T: Send,
     R: Send,
 {
-    if items.len() <= 1 {
-        tch::set_num_threads(alone.threads);
-        let results = items.into_iter().map(|item| body(shared, item)).collect();
-        tch::set_num_threads(1);
-        return results;
-    }
+    let alone = Alone::enter();
+    let cores = (alone.threads / items.len().max(1) as i32).max(1);
     let body = &body;
-    let cores = (alone.threads / items.len() as i32).max(1);
     thread::scope(|scope| {
         let start = |item| {
             let reader = Reader(shared);
@@ -84,7 +59,30 @@ where
             })
         };
         let threads: Vec<_> = items.into_iter().map(start).collect();
-        let finished = threads.into_iter().map(|thread| thread.join());
-        finished.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
+        for thread in threads {
+            done(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+    });
+}
+
+/// As long as it lives, libtorch computes on one thread where it was entered, and OpenMP's helpers are ended: they would spin
+/// for a while after their last work, and take cores from threads that compute side by side.
+struct Alone {
+    threads: i32,
+}
+
+impl Alone {
+    fn enter() -> Alone {
+        let threads = tch::get_num_threads();
+        // SAFETY: takes nothing; no parallel region is open in a thread that runs Rust.
+        unsafe { ffi::ad_end_helpers() };
+        tch::set_num_threads(1);
+        Alone { threads }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.threads);
+    }
 }

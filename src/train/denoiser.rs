@@ -14,7 +14,7 @@ use crate::{
         unet::{UNet, motion},
         vae::Vae,
     },
-    native::{self, Alone, autocast},
+    native::{self, autocast},
     sample::{Networks, Pipeline},
 };
 
@@ -115,26 +115,29 @@ impl Denoiser {
         self.judge().error(&self.networks.unet, &self.question(samples, draws))
     }
 
-    /// `share` of the same as a number, with its gradients added to those of `trained`. On the CPU the clips are shared out
-    /// to as many threads as libtorch had: networks this narrow leave a second thread little to do on the same clip.
+    /// `share` of the same as a number, with its gradients added to those of `trained`. On the CPU the clips are shared out to
+    /// as many threads as libtorch has: on the same clip, a second thread finds little to do in a narrow network.
     pub fn backward(&self, samples: &[Sample], draws: &Draws, share: f64, trained: &[Tensor]) -> f64 {
         let (judge, question) = (self.judge(), self.question(samples, draws));
-        let alone = Alone::enter();
-        let threads = if self.networks.device.is_cuda() { 1 } else { alone.threads() };
-        // Threads could not go through one text encoder's graph.
-        let parts = if self.trains_text { 1 } else { samples.len().min(threads) };
+        // Several threads could not go through the one graph of a text encoder.
+        let one_pass = self.networks.device.is_cuda() || self.trains_text;
+        let parts = if one_pass { 1 } else { native::parts(samples.len()) };
+        if parts == 1 {
+            let loss = judge.error(&self.networks.unet, &question) * share;
+            loss.backward();
+            return loss.double_value(&[]);
+        }
         let answer = |(unet, trained): &(&UNet, &[Tensor]), part: Question| {
             let share = share * part.timesteps.size()[0] as f64 / samples.len() as f64;
             let loss = judge.error(unet, &part) * share;
-            if parts == 1 {
-                loss.backward();
-                return (loss.double_value(&[]), Vec::new());
-            }
             (loss.double_value(&[]), Tensor::run_backward(&[&loss], trained, false, false))
         };
-        let answers = native::side_by_side(&alone, &(&self.networks.unet, trained), question.split(parts), answer);
-        answers.iter().filter(|_| parts > 1).for_each(|(_, grads)| native::add_grads(trained, grads));
-        answers.iter().map(|(loss, _)| loss).sum()
+        let mut total = 0.0;
+        native::side_by_side(&(&self.networks.unet, trained), question.split(parts), answer, |(loss, grads)| {
+            native::add_grads(trained, &grads);
+            total += loss;
+        });
+        total
     }
 
     fn judge(&self) -> Judge<'_> {

@@ -669,6 +669,7 @@ fn every_third_still_leaves_its_place_out() {
     let folder = tempfile::tempdir().unwrap();
     data("shapes OUT/s --domain stills --clips 6 --size 16", folder.path()).unwrap();
     let table = std::fs::read_to_string(folder.path().join("s/clips.csv")).unwrap();
+    assert_eq!(table.lines().count(), 7);
     for (index, row) in table.lines().skip(1).enumerate() {
         let scene = Scene::still(0, index as u64);
         let caption = if index % 3 == 2 { scene.brief_caption() } else { scene.still_caption() };

@@ -32,6 +32,7 @@ fn every_word_of_the_world_is_one_token_and_every_caption_fits() {
             assert!(!seen.contains(&ids), "{word} is another word's token");
             seen.push(ids);
         }
+        assert_eq!(tokenizer.length(), 16);
         for index in 0..200 {
             let scene = Scene::draw(1, index, Split::All);
             assert_eq!(tokens(&scene.caption()).len(), scene.caption().split(' ').count());

@@ -1,6 +1,11 @@
 //! Parts of a batch in threads of their own: the same numbers, in the order of the parts.
 
-use animatediff::native::{Alone, add_grads, side_by_side};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Barrier,
+};
+
+use animatediff::native::{add_grads, parts, side_by_side};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{assert_close, global_generator};
@@ -18,9 +23,9 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
     };
     let whole = Tensor::run_backward(&[&loss(&weights, &rows)], &weights, false, false);
     for parts in 1..=5 {
-        let answers = side_by_side(&Alone::enter(), &weights[..], rows.tensor_split(parts, 0), |weights, rows| {
-            Tensor::run_backward(&[&loss(weights, &rows)], weights, false, false)
-        });
+        let mut answers = Vec::new();
+        let backward = |weights: &[Tensor], rows| Tensor::run_backward(&[&loss(weights, &rows)], weights, false, false);
+        side_by_side(&weights[..], rows.tensor_split(parts, 0), backward, |grads| answers.push(grads));
         assert_eq!(answers.len(), parts as usize);
         let mut weights: Vec<Tensor> = weights.iter().map(|tensor| tensor.detach().set_requires_grad(true)).collect();
         weights.iter_mut().for_each(Tensor::zero_grad);
@@ -32,13 +37,24 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
 }
 
 #[test]
-fn results_come_in_the_order_of_the_items() {
+fn all_run_at_once_and_results_come_in_the_order_of_the_items() {
+    let _generator = global_generator();
+    let threads = tch::get_num_threads();
     let none: [Tensor; 0] = [];
-    let squares = side_by_side(&Alone::enter(), &none[..], (0..7).collect(), |_, item: i32| {
+    let all = Barrier::new(7);
+    let square = |_: &[Tensor], item: i32| {
+        all.wait();
         std::thread::sleep(std::time::Duration::from_millis(7 - item as u64));
         item * item
-    });
+    };
+    let mut squares = Vec::new();
+    side_by_side(&none[..], (0..7).collect(), square, |result| squares.push(result));
     assert_eq!(squares, [0, 1, 4, 9, 16, 25, 36]);
+    let panics = |_: &[Tensor], _: i32| panic!("as the test wants it");
+    let caught = catch_unwind(AssertUnwindSafe(|| side_by_side(&none[..], vec![1, 2], panics, |()| ())));
+    assert!(caught.is_err());
+    assert_eq!(tch::get_num_threads(), threads, "libtorch has its threads back, after a panic too");
+    assert!(parts(0) == 1 && parts(1) == 1 && parts(1000) == threads as usize);
 }
 
 #[test]

@@ -81,7 +81,13 @@ impl Desk {
     /// Trains as `line` says after `train`; gives the run's folder.
     #[track_caller]
     pub fn train(&self, line: &str) -> Run {
-        let stdout = self.ok(&format!("animatediff train {line}"));
+        self.train_on(1, line)
+    }
+
+    /// The same on so many of libtorch's threads.
+    #[track_caller]
+    pub fn train_on(&self, threads: usize, line: &str) -> Run {
+        let stdout = self.ok(&format!("OMP_NUM_THREADS={threads} animatediff train {line}"));
         let export = self.path(stdout.trim_end().lines().last().unwrap());
         let folder = export.ancestors().find(|folder| folder.join("config.yaml").is_file()).unwrap();
         Run { folder: folder.to_owned(), export }

@@ -552,6 +552,25 @@ fn a_resumed_run_equals_the_undisturbed_one() {
 }
 
 #[test]
+fn clips_shared_out_to_threads_train_as_one_batch_does_and_resume_exactly() {
+    let desk = Desk::new();
+    for stage in ["motion", "adapter"] {
+        let line = |rest: &str| format!("{stage} -c $TINY --set train_batch_size=3 --set checkpointing_steps=2 {rest}");
+        let one = desk.train(&line("--max-steps 4 -o one"));
+        let two = desk.train_on(2, &line("--max-steps 4 -o two"));
+        for ([loss, norm, _], [other_loss, other_norm, _]) in one.losses().into_iter().zip(two.losses()) {
+            assert!((loss / other_loss - 1.0).abs() < 1e-4, "{stage}: {loss}, {other_loss} on two threads");
+            assert!((norm / other_norm - 1.0).abs() < 1e-3, "{stage}: norm {norm}, {other_norm} on two threads");
+        }
+        assert_ne!(fs::read(&one.export).unwrap(), fs::read(&two.export).unwrap(), "{stage}: nothing was shared out");
+        let part = desk.train_on(2, &line("--max-steps 2 -o part"));
+        let resumed = desk.train_on(2, &format!("{stage} --resume {} --max-steps 4", part.folder.display()));
+        assert_eq!(two.losses(), resumed.losses(), "{stage}");
+        assert_eq!(fs::read(&two.export).unwrap(), fs::read(&resumed.export).unwrap(), "{stage}");
+    }
+}
+
+#[test]
 fn the_image_stage_with_its_text_encoder_resumes_exactly() {
     let desk = Desk::new();
     let line = |steps: usize| format!("image -c $TINY --max-steps {steps} --set train_text_encoder=true");
