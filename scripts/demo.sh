@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The three stages and sampling in the world of coloured shapes, on its bundled base: a few minutes on two cores.
+# The three stages and sampling in the world of coloured shapes, on its bundled base: six minutes on two cores.
 # Everything goes to outputs/demo, which is made anew. DEMO_STEPS is the number of updates of the motion module.
 set -euo pipefail
 cd "$(dirname "$0")/.."
