@@ -36,9 +36,8 @@ step "stage 2: the motion module learns how things move, with the adapter inside
 motion=$(train motion --adapter "$adapter" "${clips[@]}" --max-steps "$steps")
 
 step "stage 3: a MotionLoRA learns a camera that moves in, on twenty clips"
-"$animatediff" data shapes "$out/stills" --domain stills --clips 20 --size 96
-"$animatediff" data augment "$out"/stills/stills/*.png --motion zoom-in --frames 16 \
-  --caption 'a shape standing still' -o "$out/zoom_in"
+"$animatediff" data shapes "$out/vistas" --domain vistas --clips 20 --size 96
+"$animatediff" data augment "$out"/vistas/vistas/* --motion zoom-in --frames 16 -o "$out/zoom_in"
 zoom=$(train motionlora --motion "$motion" --videos "$out/zoom_in" --max-steps $((steps / 20)))
 
 step "animations: a prompt for each direction; with the adapter; with the MotionLoRA"

@@ -52,9 +52,8 @@ and on stills with
 
 const AUGMENT_EXAMPLES: &str = "\
 Examples:
-  animatediff data shapes shapes/
-  animatediff data augment shapes/videos/* --motion zoom-in --clips 6 \\
-      --caption 'a shape' -o zoom_in/
+  animatediff data shapes vistas/ --domain vistas --size 96
+  animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/
 
 Train on them with
   train_data: {videos: zoom_in/}";
@@ -62,11 +61,11 @@ Train on them with
 /// Arguments of `animatediff data shapes`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Shapes {
-    /// Folder to make: `videos/` or `stills/`, and `clips.csv` with the captions
+    /// Folder to make: `videos/`, `stills/` or `vistas/`, and `clips.csv` with the captions
     out: PathBuf,
     #[command(flatten)]
     form: Form,
-    /// Number of clips, or of stills
+    /// Number of clips, or of pictures
     #[arg(long, default_value_t = 12)]
     clips: usize,
     /// Clips as a stock corpus has them, or the clean pictures that an image model knows
@@ -204,7 +203,8 @@ impl Shapes {
         let (is_folder, is_table) = (folder.clone(), self.out.join("clips.csv"));
         make_room(&self.out, self.form.overwrite, |path| path == is_folder || path == is_table).map_err(as_usage)?;
         let path = self.set(format).write(&self.out, self.clips, || Ok(()))?;
-        println!("{}: {} {} in {}", path.display(), self.clips, what(self.domain), folder.display());
+        let what = if self.domain == Domain::Video { "clips" } else { self.domain.folder() };
+        println!("{}: {} {what} in {}", path.display(), self.clips, folder.display());
         Ok(())
     }
 
@@ -223,20 +223,14 @@ impl Shapes {
                 let format = self.form.check(&folder, self.clips)?;
                 Ok((folder, format))
             }
-            Domain::Stills => {
+            Domain::Stills | Domain::Vistas => {
+                let what = self.domain.folder();
                 ensure!(self.clips > 0, "--clips 0 makes nothing; give at least 1");
-                ensure!(self.split == Split::Seen, "--split is of motions, and stills have none; remove it");
-                ensure!(self.form.format.is_none(), "--format is of clips, and stills are PNG; remove it");
+                ensure!(self.split == Split::Seen, "--split is of motions, and {what} have none; remove it");
+                ensure!(self.form.format.is_none(), "--format is of clips, and {what} are PNG; remove it");
                 Ok((self.out.join(self.domain.folder()), Format::Frames))
             }
         }
-    }
-}
-
-fn what(domain: Domain) -> &'static str {
-    match domain {
-        Domain::Video => "clips",
-        Domain::Stills => "stills",
     }
 }
 

@@ -1,5 +1,6 @@
 //! `animatediff eval`: measures what models make.
 
+mod camera;
 mod shapes;
 
 use anyhow::Result;
@@ -8,7 +9,10 @@ use clap::Subcommand;
 const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset shapes base/
-  animatediff eval shapes --base base/ --prompts 4";
+  animatediff eval shapes --base base/ --prompts 4
+  animatediff data shapes vistas/ --domain vistas --size 96 --clips 2
+  animatediff data augment vistas/vistas/* --motion pan-left -o pan/
+  animatediff eval camera pan/*.mp4";
 
 /// Measure what models make
 #[derive(Debug, clap::Args)]
@@ -22,11 +26,14 @@ pub struct Args {
 enum Command {
     /// A base of the world of shapes, or animations from it
     Shapes(shapes::Args),
+    /// What the camera does in clips: of a MotionLoRA, or to train one
+    Camera(camera::Args),
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<()> {
     match args.command {
         Command::Shapes(args) => shapes::run(args),
+        Command::Camera(args) => camera::run(args),
     }
 }

@@ -13,6 +13,6 @@ mod set;
 mod veil;
 
 pub use render::Style;
-pub use scene::{COLOURS, Motion, Pose, Scene, Shape, Split, TONES, Texture, words};
+pub use scene::{COLOURS, Ground, Motion, Pose, Scene, Shape, Split, TONES, Texture, words};
 pub use set::{Domain, Set};
 pub use veil::{STRENGTH, veil, watermark};

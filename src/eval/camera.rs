@@ -104,7 +104,8 @@ impl Similarity {
 /// First, one step is sought that suits all neighbours: a shape on a plain background tells it even if it is seen in some
 /// frames only. From there, each pair of neighbours finds its own, for motions that are not even.
 ///
-/// On a plain background there is nothing but the shape, so that its own motion reads as the camera's; and one that fills
+/// On a plain background there is nothing but the shape, so that its own motion reads as the camera's, and so it may along
+/// stripes, which look alike wherever they are shifted to; and one that fills
 /// much of the picture and grows reads as a zoom on any background.
 pub fn fit(clip: &Clip) -> Similarity {
     let large = |frame: &&Frame| frame.width.min(frame.height) >= SMALLEST;

@@ -31,6 +31,9 @@ pub struct Budget {
     pub guidance_scale: f64,
     /// Clips that are sampled in one batch.
     pub batch: usize,
+    /// Updates of the motion module that is trained without stage 1, of which only the look is measured. The watermark, the same
+    /// in every clip, is learned long before motion: by fewer updates it can only be fainter, which makes the claim harder.
+    pub updates_without_adapter: i64,
     /// Updates of every training, instead of what its configuration says.
     pub training_steps: Option<i64>,
 }
@@ -52,6 +55,7 @@ impl Budget {
             sampling_steps: 20,
             guidance_scale: 4.0,
             batch: 8,
+            updates_without_adapter: 1200,
             training_steps: None,
         }
     }

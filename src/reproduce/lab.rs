@@ -27,7 +27,7 @@ use crate::{
 const RECORD: &str = "step.json";
 
 /// Changes when results of the same inputs would be different.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Who is told how it goes.
 pub trait Watcher: Send {

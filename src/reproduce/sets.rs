@@ -19,7 +19,7 @@ use super::{
 use crate::data::{
     Size,
     augment::{self, Extent},
-    shapes::{self, Domain, Scene, Split, Style, Texture},
+    shapes::{self, Domain, Scene, Split, Style},
     write::Format,
 };
 
@@ -131,11 +131,9 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// A standing scene on a background that shows what the camera does.
+/// A standing scene for a camera to move over.
 pub(super) fn reference(seed: u64, index: u64) -> Scene {
-    let scene = Scene::still(seed ^ CAMERA, index);
-    let texture = if index.is_multiple_of(2) { Texture::Checkered } else { Texture::Striped };
-    Scene { texture, ..scene }
+    Scene::vista(seed ^ CAMERA, index)
 }
 
 /// Keeps these scenes apart from those of the stills.

@@ -43,9 +43,10 @@ impl Lab<'_> {
         self.motion("module", Some(adapter), Vec::new())
     }
 
-    /// Stage 2 alone.
+    /// Stage 2 alone, for the look: for fewer updates.
     pub(super) fn module_without_adapter(&mut self) -> Result<PathBuf> {
-        self.motion("module-without-adapter", None, Vec::new())
+        let updates = format!("max_train_steps={}", self.budget().updates_without_adapter);
+        self.motion("module-without-adapter", None, vec![updates])
     }
 
     /// Stage 2 on top of stage 1, of temporal convolutions.

@@ -665,6 +665,46 @@ fn a_base_of_stills_has_read_the_words_for_directions_and_none_for_motion() {
 }
 
 #[test]
+fn stills_are_seen_from_near_and_far_and_clips_from_one_distance() {
+    let grounds = |scene: &dyn Fn(u64) -> Scene| (0..200).map(|index| scene(index).ground).collect::<Vec<_>>();
+    let range = |values: Vec<f64>| values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
+    let stills = grounds(&|index| Scene::still(1, index));
+    let (far, near) = range(stills.iter().map(|ground| ground.scale).collect());
+    assert!(far < 0.75 && near > 1.7, "{far} {near}");
+    assert!((110..155).contains(&stills.iter().filter(|ground| ground.scale == 1.0).count()), "two of three");
+    assert!(grounds(&|index| Scene::draw(1, index, Split::All)).iter().all(|ground| ground.scale == 1.0));
+    let (small, large) = range((0..200).map(|index| Scene::still(1, index).pose(0.0).radius).collect());
+    assert!(small < 0.12 && large > 0.35, "{small} {large}");
+    let vistas = grounds(&|index| Scene::vista(1, index));
+    assert!(vistas.iter().all(|ground| ground.scale == far.min(vistas[0].scale)), "as far as any still");
+    for turns in [&stills, &vistas] {
+        let (left, right) = range(turns.iter().map(|ground| ground.turn.to_degrees()).collect());
+        assert!((-30.0..-25.0).contains(&left) && (25.0..30.0).contains(&right), "{left} {right}");
+    }
+}
+
+#[test]
+fn textures_lie_as_their_ground_says() {
+    // A chequerboard's cells are a fifth of the side: a shift by one swaps the shades, by two it changes nothing.
+    let paint = |turn, scale, shift| {
+        let ground = shapes::Ground { turn, scale, shift };
+        let nothing = shapes::Pose { x: 0.9, y: 0.9, radius: 1e-9 };
+        let scene =
+            Scene { texture: shapes::Texture::Checkered, ground, way: (nothing, nothing), ..Scene::still(1, 0) };
+        let frame = scene.frame(Style::Flat, Size::square(60), 0.0);
+        // Two cells by two, up to the middle.
+        (0..24 * 24).map(|at| frame.pixel(6 + at % 24, 6 + at / 24)[0]).collect::<Vec<_>>()
+    };
+    let shades = |levels: &[u8]| levels.iter().collect::<HashSet<_>>().len();
+    let usual = paint(0.0, 1.0, (0.0, 0.0));
+    assert_eq!(shades(&usual), 2);
+    assert_eq!(paint(0.0, 1.0, (0.4, -0.4)), usual);
+    assert!(paint(0.0, 1.0, (0.2, 0.0)).iter().zip(&usual).all(|(a, b)| a != b));
+    assert_eq!(shades(&paint(0.0, 2.0, (0.0, 0.0))), 1, "one cell, twice as large");
+    assert!(shades(&paint(0.3, 1.0, (0.0, 0.0))) > 2, "slanting edges are smooth");
+}
+
+#[test]
 fn every_third_still_leaves_its_place_out() {
     let folder = tempfile::tempdir().unwrap();
     data("shapes OUT/s --domain stills --clips 6 --size 16", folder.path()).unwrap();
@@ -808,6 +848,23 @@ fn shapes_make_a_set_that_loads() {
     let foreign = data("shapes OUT/s --overwrite", folder.path()).unwrap_err();
     assert!(foreign.contains("mine.txt is not of this command's making"), "{foreign}");
     assert!(folder.path().join("s/clips.csv").exists(), "nothing was removed");
+}
+
+#[test]
+fn vistas_become_reference_clips_with_their_captions() {
+    let folder = folder();
+    data("shapes OUT/v --domain vistas --clips 2 --size 48", folder.path()).unwrap();
+    let pictures = "OUT/v/vistas/00000.png OUT/v/vistas/00001.png";
+    data(&format!("augment {pictures} --motion zoom-in -o OUT/z --size 32 --frames 4 --format frames"), folder.path())
+        .unwrap();
+    let config = Config { videos: Some(folder.path().join("z")), sample_n_frames: 2, ..Config::default() };
+    let dataset = Dataset::open(&config).unwrap();
+    assert_eq!(dataset.len(), 2);
+    for index in 0..2 {
+        let scene = Scene::vista(0, index);
+        assert!(scene.caption().contains("standing still on a") && !scene.caption().contains("plain"));
+        assert_eq!(dataset.caption(index as usize), scene.caption());
+    }
 }
 
 #[test]

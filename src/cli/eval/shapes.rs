@@ -10,7 +10,7 @@ use crate::{
     data::shapes::{Split, Style},
     device::DeviceChoice,
     reproduce::{
-        exam::{Exam, Marks},
+        exam::{Exam, Jumps, Marks},
         gallery,
         sampling::{How, Order},
     },
@@ -156,6 +156,14 @@ fn lines(marks: &Marks) -> Vec<String> {
     lines.extend(marks.prompted_motion.map(|value| share("prompted motion", value)));
     lines.push(share("shape and colour", marks.shape_and_colour));
     lines.extend(marks.all_three.map(|value| share("all three", value)));
+    if let Some(Jumps { jump_of_place, jump_of_colour, jump_of_background }) = marks.jumps {
+        let jump = |of: &str, times: f64| format!("{:<22} {times:5.2} times rendered clips'", format!("jump of {of}"));
+        lines.extend([
+            jump("place", jump_of_place),
+            jump("colour", jump_of_colour),
+            jump("background", jump_of_background),
+        ]);
+    }
     lines.extend(marks.vae_psnr_db.map(|value| format!("{:<22} {value:5.1} dB", "VAE, rendered pictures")));
     lines.extend(marks.vae_shape_and_colour.map(|value| share("VAE, shape and colour", value)));
     lines

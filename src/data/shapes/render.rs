@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 
 use super::super::Size;
-use super::scene::{COLOURS, Pose, Scene, Shape, TONES, Texture};
+use super::scene::{COLOURS, Ground, Pose, Scene, Shape, TONES, Texture};
 use crate::clip::Clip;
 use crate::frame::Frame;
 
@@ -72,7 +72,8 @@ impl Scene {
                     let px = column as f64 + ((sample % SAMPLES) as f64 + 0.5) / SAMPLES as f64;
                     let py = row as f64 + ((sample / SAMPLES) as f64 + 0.5) / SAMPLES as f64;
                     let from_centre = ((px - x * width) / (radius * short), (py - y * height) / (radius * short));
-                    let colour = self.point(style, from_centre, (px / short, py / short));
+                    let place = ((px - width / 2.0) / short, (py - height / 2.0) / short);
+                    let colour = self.point(style, from_centre, place);
                     (0..3).for_each(|c| sum[c] += colour[c]);
                 }
                 rgb.extend(sum.map(|total| (total / (SAMPLES * SAMPLES) as f64).round().clamp(0.0, 255.0) as u8));
@@ -81,7 +82,7 @@ impl Scene {
         Frame { width: size.width, height: size.height, rgb }
     }
 
-    /// The colour of a point: `(dx, dy)` from the shape's centre in radii, `place` in shorter sides of the picture.
+    /// The colour of a point: `(dx, dy)` from the shape's centre in radii, `place` from the picture's in its shorter sides.
     fn point(&self, style: Style, (dx, dy): (f64, f64), place: (f64, f64)) -> Colour {
         let colour = COLOURS[self.colour].1.map(f64::from);
         let ink = style.ink(self.colour);
@@ -95,8 +96,11 @@ impl Scene {
         }
     }
 
-    /// The background's colour at a place measured in shorter sides.
+    /// The background's colour at a place measured in shorter sides from the picture's centre.
     fn behind(&self, style: Style, (x, y): (f64, f64)) -> Colour {
+        let Ground { turn, scale, shift } = self.ground;
+        let (sin, cos) = turn.sin_cos();
+        let (x, y) = ((cos * x + sin * y) / scale + shift.0, (cos * y - sin * x) / scale + shift.1);
         let tone = TONES[self.tone].1.map(f64::from);
         let second = match self.texture {
             Texture::Plain => false,

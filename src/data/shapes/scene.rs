@@ -1,6 +1,6 @@
 //! What a clip shows, and how it is said.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, f64::consts::PI};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -24,6 +24,16 @@ pub const TONES: [(&str, Rgb); 3] = [("white", [222, 222, 222]), ("grey", [128, 
 
 /// Where a shape is: in the middle, or towards the edge that is nearest.
 const PLACES: [&str; 5] = ["in the middle", "on the left", "on the right", "high up", "low down"];
+
+/// From how far and how near stills are seen: shapes and textures are so many times as large.
+const FAR: f64 = 0.7;
+const NEAR: f64 = 1.8;
+
+/// How far textures are turned either way, in radians.
+const TURN: f64 = PI / 6.0;
+
+/// Textures are shifted by whole numbers of their periods at most, so that any part of a period is as likely.
+const PERIODS: f64 = 2.0;
 
 /// What moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +97,17 @@ pub struct Pose {
     pub radius: f64,
 }
 
+/// How the background's texture lies: turned around the picture's centre, then scaled, then shifted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ground {
+    /// Turn in radians, clockwise as one sees it.
+    pub turn: f64,
+    /// How many times as coarse as usual it is.
+    pub scale: f64,
+    /// Shift along x and y, in shorter sides of the picture.
+    pub shift: (f64, f64),
+}
+
 /// All that a clip shows. [`Scene::draw`] makes one up; the fields may be set to anything else before rendering.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
@@ -102,6 +123,8 @@ pub struct Scene {
     pub texture: Texture,
     /// Index of the background's tone in [`TONES`].
     pub tone: usize,
+    /// How the texture lies.
+    pub ground: Ground,
     /// Where it is at the first frame and at the last.
     pub way: (Pose, Pose),
 }
@@ -158,7 +181,7 @@ impl Scene {
         let random = &mut random(seed, index);
         loop {
             let motion = pick(random, Motion::ALL);
-            let scene = Scene::with(random, motion);
+            let scene = Scene::with(random, motion, 1.0);
             let wanted = match split {
                 Split::Seen => !scene.held_out(),
                 Split::HeldOut => scene.held_out(),
@@ -170,14 +193,24 @@ impl Scene {
         }
     }
 
-    /// The picture number `index` of `seed`: a scene in which nothing moves, the shape standing anywhere.
+    /// The picture number `index` of `seed`: a scene in which nothing moves, the shape standing anywhere. About every third is
+    /// seen from nearer or farther than clips are, so that a base can also paint what has grown, or what a camera came close to.
     pub fn still(seed: u64, index: u64) -> Scene {
-        Scene::with(&mut random(seed, index), Motion::Still)
+        let random = &mut random(seed, index);
+        let nearness = if below(random, 3) == 0 { between(random, FAR.ln(), NEAR.ln()).exp() } else { 1.0 };
+        Scene::with(random, Motion::Still, nearness)
     }
 
-    fn with(random: &mut ChaCha8Rng, motion: Motion) -> Scene {
+    /// The picture number `index` of `seed` for a camera to move over: seen from as far as any still, so that a base knows what
+    /// the camera comes close to, and on a texture, which shows what it does.
+    pub fn vista(seed: u64, index: u64) -> Scene {
+        let texture = if index.is_multiple_of(2) { Texture::Checkered } else { Texture::Striped };
+        Scene { texture, ..Scene::with(&mut random(seed, index), Motion::Still, FAR) }
+    }
+
+    fn with(random: &mut ChaCha8Rng, motion: Motion, nearness: f64) -> Scene {
         let big = below(random, 2) == 1;
-        let radius = if big { between(random, 0.19, 0.22) } else { between(random, 0.15, 0.17) };
+        let radius = nearness * if big { between(random, 0.19, 0.22) } else { between(random, 0.15, 0.17) };
         Scene {
             shape: pick(random, Shape::ALL),
             colour: below(random, COLOURS.len() as u64) as usize,
@@ -185,6 +218,11 @@ impl Scene {
             motion,
             texture: pick(random, Texture::ALL),
             tone: below(random, TONES.len() as u64) as usize,
+            ground: Ground {
+                turn: between(random, -TURN, TURN),
+                scale: nearness,
+                shift: (between(random, 0.0, PERIODS), between(random, 0.0, PERIODS)),
+            },
             way: way(random, motion, radius),
         }
     }

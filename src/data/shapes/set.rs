@@ -20,12 +20,14 @@ pub enum Domain {
     Video,
     /// Pictures with captions that say where things are
     Stills,
+    /// Pictures seen from afar, for `data augment` to move a camera over: each with a video's caption in a .txt beside it
+    Vistas,
 }
 
 /// A set to be written: what is shown, and how it is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
-    /// Clips, or stills.
+    /// Clips, or pictures.
     pub domain: Domain,
     /// How they are painted.
     pub style: Style,
@@ -41,7 +43,7 @@ pub struct Set {
     pub fps: f64,
     /// The same seed makes the same set.
     pub seed: u64,
-    /// How clips are kept; stills are PNG.
+    /// How clips are kept; pictures are PNG.
     pub format: Format,
 }
 
@@ -51,6 +53,7 @@ impl Domain {
         match self {
             Domain::Video => "videos",
             Domain::Stills => "stills",
+            Domain::Vistas => "vistas",
         }
     }
 
@@ -58,7 +61,7 @@ impl Domain {
     fn columns(self) -> &'static [&'static str] {
         match self {
             Domain::Video => &["videoid", "contentUrl", "duration", "page_dir", "name"],
-            Domain::Stills => &["video", "caption"],
+            Domain::Stills | Domain::Vistas => &["video", "caption"],
         }
     }
 }
@@ -98,12 +101,23 @@ impl Set {
             }
             Domain::Stills => {
                 let scene = Scene::still(seed, index as u64);
-                let file = format!("{index:05}.png");
-                scene.frame(style, size, 0.0).save_png(&folder.join(&file))?;
                 let brief = index % BRIEF == BRIEF - 1;
                 let caption = if brief { scene.brief_caption() } else { scene.still_caption() };
-                Ok(vec![format!("{}/{file}", self.domain.folder()), caption])
+                self.picture(folder, index, &scene, caption)
+            }
+            Domain::Vistas => {
+                let scene = Scene::vista(seed, index as u64);
+                let text = folder.join(format!("{index:05}.txt"));
+                fs::write(&text, scene.caption()).with_context(|| format!("cannot write {}", text.display()))?;
+                self.picture(folder, index, &scene, scene.caption())
             }
         }
+    }
+
+    /// Writes a picture of `scene`; its row of the table.
+    fn picture(&self, folder: &Path, index: usize, scene: &Scene, caption: String) -> Result<Vec<String>> {
+        let file = format!("{index:05}.png");
+        scene.frame(self.style, self.size, 0.0).save_png(&folder.join(&file))?;
+        Ok(vec![format!("{}/{file}", self.domain.folder()), caption])
     }
 }

@@ -54,6 +54,7 @@ examples_of! {
     sample: "sample",
     eval: "eval",
     eval_shapes: "eval shapes",
+    eval_camera: "eval camera",
     reproduce: "reproduce",
     init: "init",
     data: "data",
