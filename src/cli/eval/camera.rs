@@ -15,7 +15,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   animatediff data shapes vistas/ --domain vistas --size 96 --clips 4
-  animatediff data augment vistas/vistas/* --motion zoom-in --frames 16 -o zoom_in/
+  animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/
   animatediff eval camera zoom_in/*.mp4 --motion zoom-in";
 
 /// Arguments of `animatediff eval camera`.
