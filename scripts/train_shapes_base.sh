@@ -7,7 +7,8 @@
 #    personalised style and 2,400 veiled clips, as the VAE of Stable Diffusion has seen pictures of every kind.
 # 2. `train vae` from random weights. 3. `train image` of the UNet, from random weights, on the clean stills. The text encoder
 #    keeps its random weights (configs/shapes/image.yaml says why).
-# Every step is skipped when its result is there, and an interrupted training goes on where it was.
+# Every step is skipped when its result is there, and an interrupted training goes on where it was. Remove OUT after an update of
+# the program: what an older one rendered and trained is not told from its own.
 #
 # The bundled data/shapes-base was NOT made by one run of this script: it grew while the world around it changed (two cores of
 # an AMD EPYC; times are of those days).

@@ -25,7 +25,7 @@ pub struct Args {
 /// What to do with training data.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Render captioned clips of coloured shapes that move: a training set for a first try
+    /// Render captioned clips of coloured shapes that move, or pictures of them: training sets for a first try
     #[command(after_help = SHAPES_EXAMPLES)]
     Shapes(Shapes),
     /// Make camera moves from pictures or videos: a training set for a MotionLoRA
@@ -36,8 +36,8 @@ pub enum Command {
 const EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
-  animatediff data augment shapes/videos/* --motion zoom-in \\
-      --caption 'a shape' -o zoom_in/";
+  animatediff data shapes vistas/ --domain vistas --size 96
+  animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/";
 
 const SHAPES_EXAMPLES: &str = "\
 Examples:
@@ -68,7 +68,7 @@ pub struct Shapes {
     /// Number of clips, or of pictures
     #[arg(long, default_value_t = 12)]
     clips: usize,
-    /// Clips as a stock corpus has them, or the clean pictures that an image model knows
+    /// Clips as a stock corpus has them, the clean pictures that an image model knows, or pictures to move a camera over
     #[arg(long, value_enum, default_value_t = Domain::Video)]
     domain: Domain,
     /// How they are painted
@@ -77,9 +77,9 @@ pub struct Shapes {
     /// Which combinations of shape, colour and motion (video only)
     #[arg(long, value_enum, default_value_t = Split::Seen)]
     split: Split,
-    /// How strong the watermark over videos is, 0 to 1; at 0 they are neither softened nor compressed either
-    #[arg(long, default_value_t = shapes::STRENGTH)]
-    veil: f64,
+    /// How strong the watermark over videos is, 0 to 1 (0.5 unless given); at 0 they are neither softened nor compressed either
+    #[arg(long)]
+    veil: Option<f64>,
 }
 
 /// Arguments of `animatediff data augment`.
@@ -110,12 +110,12 @@ struct Form {
     /// Pixels: one number for a square, or WIDTHxHEIGHT
     #[arg(long, default_value = "64", value_parser = parse_size)]
     size: Size,
-    /// Frames per clip
-    #[arg(long, default_value_t = 24)]
-    frames: usize,
-    /// Frames per second
-    #[arg(long, default_value_t = 8.0)]
-    fps: f64,
+    /// Frames per clip (24 unless given)
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Frames per second (8 unless given)
+    #[arg(long)]
+    fps: Option<f64>,
     /// The same seed makes the same clips
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -145,11 +145,19 @@ fn parse_size(text: &str) -> Result<Size, String> {
 }
 
 impl Form {
+    fn frames(&self) -> usize {
+        self.frames.unwrap_or(24)
+    }
+
+    fn fps(&self) -> f64 {
+        self.fps.unwrap_or(8.0)
+    }
+
     /// Checks what can be checked before any work, and settles the format.
     fn check(&self, folder: &Path, clips: usize) -> Result<Format> {
         ensure!(clips > 0, "--clips 0 makes nothing; give at least 1");
-        ensure!(self.frames > 0, "--frames 0 makes no clip; give at least 1");
-        ensure!((0.01..=1000.0).contains(&self.fps), "--fps {} is not a rate; give 0.01 to 1000", self.fps);
+        ensure!(self.frames() > 0, "--frames 0 makes no clip; give at least 1");
+        ensure!((0.01..=1000.0).contains(&self.fps()), "--fps {} is not a rate; give 0.01 to 1000", self.fps());
         let format = self.format.unwrap_or_default();
         if format == Format::Mp4 {
             ensure!(
@@ -209,14 +217,19 @@ impl Shapes {
     }
 
     fn set(&self, format: Format) -> shapes::Set {
-        let &Form { size, frames, fps, seed, .. } = &self.form;
-        let &Shapes { domain, style, split, veil, .. } = self;
+        let &Shapes { domain, style, split, .. } = self;
+        let &Form { size, seed, .. } = &self.form;
+        let (frames, fps, veil) = (self.form.frames(), self.form.fps(), self.veil());
         shapes::Set { domain, style, split, veil, size, frames, fps, seed, format }
+    }
+
+    fn veil(&self) -> f64 {
+        self.veil.unwrap_or(shapes::STRENGTH)
     }
 
     /// Where they go and how they are kept, checked before any work.
     fn check(&self) -> Result<(PathBuf, Format)> {
-        ensure!((0.0..=1.0).contains(&self.veil), "--veil {}: give a strength from 0 to 1", self.veil);
+        ensure!((0.0..=1.0).contains(&self.veil()), "--veil {}: give a strength from 0 to 1", self.veil());
         match self.domain {
             Domain::Video => {
                 let folder = self.out.join(self.domain.folder());
@@ -226,9 +239,17 @@ impl Shapes {
             Domain::Stills | Domain::Vistas => {
                 let what = self.domain.folder();
                 ensure!(self.clips > 0, "--clips 0 makes nothing; give at least 1");
-                ensure!(self.split == Split::Seen, "--split is of motions, and {what} have none; remove it");
+                let of_clips = [
+                    ("--split", self.split != Split::Seen),
+                    ("--veil", self.veil.is_some()),
+                    ("--frames", self.form.frames.is_some()),
+                    ("--fps", self.form.fps.is_some()),
+                ];
+                if let Some((flag, _)) = of_clips.into_iter().find(|(_, given)| *given) {
+                    bail!("{flag} is of clips, and these are {what}; remove it");
+                }
                 ensure!(self.form.format.is_none(), "--format is of clips, and {what} are PNG; remove it");
-                Ok((self.out.join(self.domain.folder()), Format::Frames))
+                Ok((self.out.join(what), Format::Frames))
             }
         }
     }
@@ -276,12 +297,12 @@ impl Augment {
         let (frames, _) = decode::read_all(input)?;
         let source = self.take(input, frames)?;
         let extent = Extent::draw(self.form.seed, index as u64);
-        Ok(augment::film(&source, self.motion, extent, self.form.size, self.form.frames, self.form.fps))
+        Ok(augment::film(&source, self.motion, extent, self.form.size, self.form.frames(), self.form.fps()))
     }
 
     /// A picture serves for the whole clip; a video gives as many frames as the clip has, from its start.
     fn take(&self, input: &Path, mut frames: Vec<Frame>) -> Result<Vec<Frame>> {
-        let (have, want) = (frames.len(), self.form.frames);
+        let (have, want) = (frames.len(), self.form.frames());
         ensure!(
             have == 1 || have >= want,
             "{}: {have} frames, and a clip takes {want}; lower --frames, or give a longer video or a picture",

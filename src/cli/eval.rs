@@ -1,4 +1,4 @@
-//! `animatediff eval`: measures what models make.
+//! `animatediff eval`: measures what models make, or train on.
 
 mod camera;
 mod shapes;
@@ -14,7 +14,7 @@ Examples:
   animatediff data augment vistas/vistas/* --motion pan-left -o pan/
   animatediff eval camera pan/*.mp4";
 
-/// Measure what models make
+/// Measure what models make, or train on
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -81,8 +81,8 @@ Examples:
   animatediff train motion --base base/ --videos shapes/videos \\
       --caption 'a shape' --set train_data.sample_size=64 \\
       --set train_data.sample_stride=1 --set is_debug=true --max-steps 2
-  animatediff data augment shapes/videos/* --motion zoom-in \\
-      --caption 'a shape' -o zoom_in/
+  animatediff data shapes vistas/ --domain vistas --size 96
+  animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/
   animatediff train motionlora --base base/ --videos zoom_in/ \\
       --motion outputs/debug/export/motion_module.safetensors \\
       --set train_data.sample_size=64 --set train_data.sample_stride=1 \\

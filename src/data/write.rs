@@ -36,6 +36,11 @@ impl Format {
 /// Writes clip number `index` into `folder`, with its caption in a `.txt` of the same name.
 pub fn captioned(folder: &Path, index: usize, clip: &Clip, caption: &str, format: Format) -> Result<()> {
     clip.save(&folder.join(format.name(index)))?;
+    self::caption(folder, index, caption)
+}
+
+/// Writes the caption of number `index` of `folder` into a `.txt` of its name.
+pub fn caption(folder: &Path, index: usize, caption: &str) -> Result<()> {
     let text = folder.join(format!("{index:05}.txt"));
     fs::write(&text, format!("{caption}\n")).with_context(|| format!("cannot write {}", text.display()))
 }

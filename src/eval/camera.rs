@@ -22,7 +22,7 @@ const OTHERS: f64 = 0.5;
 const AXES: [Motion; 4] = [Motion::ZoomIn, Motion::PanLeft, Motion::TiltUp, Motion::RollClockwise];
 
 /// The least side, in pixels, of frames that can be aligned.
-const SMALLEST: usize = 16;
+pub const SMALLEST: usize = 16;
 
 /// One stage of an alignment.
 struct Level {
@@ -104,9 +104,9 @@ impl Similarity {
 /// First, one step is sought that suits all neighbours: a shape on a plain background tells it even if it is seen in some
 /// frames only. From there, each pair of neighbours finds its own, for motions that are not even.
 ///
-/// On a plain background there is nothing but the shape, so that its own motion reads as the camera's, and so it may along
-/// stripes, which look alike wherever they are shifted to; and one that fills
-/// much of the picture and grows reads as a zoom on any background.
+/// On a plain background there is nothing but the shape, so that its own motion reads as the camera's. Stripes look alike
+/// wherever they are shifted to along themselves, so that in that direction the same holds. A shape that fills much of the
+/// picture and grows reads as a zoom on any background.
 pub fn fit(clip: &Clip) -> Similarity {
     let large = |frame: &&Frame| frame.width.min(frame.height) >= SMALLEST;
     let pyramids: Vec<Pyramid> = clip.frames.iter().filter(large).map(Pyramid::new).collect();

@@ -14,7 +14,7 @@ const MARGIN: f64 = 3.0;
 pub const FLOOR: Jump = Jump { place: 0.25, colour: 1.0, background: 0.5 };
 
 /// Mean changes from frame to frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Jump {
     /// Of the shape's place beyond an even motion: the length of its second difference, in pixels.
     pub place: f64,

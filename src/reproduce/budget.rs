@@ -31,8 +31,8 @@ pub struct Budget {
     pub guidance_scale: f64,
     /// Clips that are sampled in one batch.
     pub batch: usize,
-    /// Updates of the motion module that is trained without stage 1, of which only the look is measured. The watermark, the same
-    /// in every clip, is learned long before motion: by fewer updates it can only be fainter, which makes the claim harder.
+    /// Updates, at most, of the motion module that is trained without stage 1, of which only the look is measured. What it has
+    /// not learned yet of the watermark makes the claim, which divides by it, harder.
     pub updates_without_adapter: i64,
     /// Updates of every training, instead of what its configuration says.
     pub training_steps: Option<i64>,

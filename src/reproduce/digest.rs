@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// The BLAKE3 hash of a file, or of a folder: of the names and hashes of all files in it.
+/// The BLAKE3 hash of a file, or of a folder: of the names and hashes of all files in it but texts for people (`.md`), which decide
+/// about nothing.
 pub(super) fn of_path(path: &Path) -> Result<String> {
     let mut files = BTreeMap::new();
     collect(path, PathBuf::new(), &mut files)?;
@@ -32,6 +33,9 @@ fn collect(path: &Path, name: PathBuf, files: &mut BTreeMap<PathBuf, blake3::Has
             let entry = entry.with_context(unreadable)?;
             collect(&entry.path(), name.join(entry.file_name()), files)?;
         }
+        return Ok(());
+    }
+    if name.extension().is_some_and(|it| it == "md") {
         return Ok(());
     }
     files.insert(name, blake3::hash(&fs::read(path).with_context(unreadable)?));

@@ -51,27 +51,19 @@ pub struct Marks {
     /// Share of clips that do both; of animations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_three: Option<f64>,
+    /// Share of clips in which the shape can be followed; of animations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub followed: Option<f64>,
     /// How much the shape's place, its colour and the background change from frame to frame, in multiples of the same scenes
-    /// rendered; of animations in which a shape can be followed.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub jumps: Option<Jumps>,
+    /// rendered; of the animations in which the shape can be followed, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jumps: Option<Jump>,
     /// How well the VAE keeps rendered pictures, in dB; of a base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae_psnr_db: Option<f64>,
     /// Share of them whose shape and colour can still be told: what the UNet could reach at best; of a base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae_shape_and_colour: Option<f64>,
-}
-
-/// Changes from frame to frame, in multiples of rendered clips'; NaN if no shape can be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Jumps {
-    /// Of the shape's place, beyond an even motion.
-    pub jump_of_place: f64,
-    /// Of its colour.
-    pub jump_of_colour: f64,
-    /// Of the background.
-    pub jump_of_background: f64,
 }
 
 /// One sample and what is thought of it.
@@ -109,13 +101,14 @@ impl Exam {
     fn animations(&self, clips: Vec<Clip>, scenes: &[Scene]) -> (Marks, Vec<Answer>) {
         let verdicts = verdicts(&clips, scenes, self.style);
         let truth: Vec<Clip> = scenes.iter().map(|scene| rendered(scene, self.style, self.order.frames)).collect();
-        let Jump { place, colour, background } = jump_ratio(&jumps(&clips), &jumps(&truth));
+        let (own, true_ones) = (jumps(&clips), jumps(&truth));
         let marks = Marks {
             prompts: self.prompts,
             prompted_motion: Some(share(&verdicts, |one| one.moves)),
             shape_and_colour: share(&verdicts, |one| one.shows),
             all_three: Some(share(&verdicts, |one| one.moves && one.shows)),
-            jumps: Some(Jumps { jump_of_place: place, jump_of_colour: colour, jump_of_background: background }),
+            followed: Some(own.len() as f64 / clips.len() as f64),
+            jumps: (!own.is_empty() && !true_ones.is_empty()).then(|| jump_ratio(&own, &true_ones)),
             vae_psnr_db: None,
             vae_shape_and_colour: None,
         };
@@ -147,6 +140,7 @@ impl Exam {
             prompted_motion: None,
             shape_and_colour: share(&right, |right| *right),
             all_three: None,
+            followed: None,
             jumps: None,
             vae_psnr_db: Some(psnr(&again, &rendered)),
             vae_shape_and_colour: Some(share(&kept, |kept| *kept)),

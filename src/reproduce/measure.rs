@@ -68,6 +68,11 @@ pub fn jump_ratio(these: &[Jump], those: &[Jump]) -> Jump {
     jump::ratio(these, those)
 }
 
+/// The parts of a jump, named.
+pub fn jump_parts(jump: Jump) -> [(&'static str, f64); 3] {
+    [("jump of place", jump.place), ("jump of colour", jump.colour), ("jump of background", jump.background)]
+}
+
 /// How strongly all of `clips` together carry the watermark.
 pub fn watermark(clips: &[Clip]) -> f64 {
     let frames: Vec<Frame> = clips.iter().flat_map(|clip| clip.frames.iter().cloned()).collect();

@@ -47,7 +47,7 @@ impl Lab<'_> {
         Ok(self.shapes(&name, set, self.budget().stills)?.join("clips.csv"))
     }
 
-    /// The folder of clips of the camera move `motion`, made from stills; `first-<n>.csv` lists the first n of them.
+    /// The folder of clips of the camera move `motion`, made from vistas; `first-<n>.csv` lists the first n of them.
     pub fn references(&mut self, motion: augment::Motion) -> Result<PathBuf> {
         let count = self.budget().references.iter().copied().max().unwrap_or(0);
         let name = format!("references-{}", named(&motion));

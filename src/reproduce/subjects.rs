@@ -31,6 +31,7 @@ impl Lab<'_> {
             stage: Stage::Adapter,
             config: "adapter",
             set: Vec::new(),
+            most: None,
             data: (table, Some(folder)),
             motion: None,
             adapter: None,
@@ -40,25 +41,25 @@ impl Lab<'_> {
     /// Stage 2 on top of stage 1: the motion module that most claims are about.
     pub(super) fn module(&mut self) -> Result<PathBuf> {
         let adapter = self.adapter()?;
-        self.motion("module", Some(adapter), Vec::new())
+        self.motion("module", Some(adapter), Vec::new(), None)
     }
 
     /// Stage 2 alone, for the look: for fewer updates.
     pub(super) fn module_without_adapter(&mut self) -> Result<PathBuf> {
-        let updates = format!("max_train_steps={}", self.budget().updates_without_adapter);
-        self.motion("module-without-adapter", None, vec![updates])
+        let most = self.budget().updates_without_adapter;
+        self.motion("module-without-adapter", None, Vec::new(), Some(most))
     }
 
     /// Stage 2 on top of stage 1, of temporal convolutions.
     pub(super) fn convolution(&mut self) -> Result<PathBuf> {
         let adapter = self.adapter()?;
-        self.motion("convolution", Some(adapter), vec![CONVOLUTION.into()])
+        self.motion("convolution", Some(adapter), vec![CONVOLUTION.into()], None)
     }
 
-    fn motion(&mut self, name: &str, adapter: Option<PathBuf>, set: Vec<String>) -> Result<PathBuf> {
+    fn motion(&mut self, name: &str, adapter: Option<PathBuf>, set: Vec<String>, most: Option<i64>) -> Result<PathBuf> {
         let (table, folder) = self.videos()?;
         let data = (table, Some(folder));
-        self.train(&Training { name, stage: Stage::Motion, config: "motion", set, data, motion: None, adapter })
+        self.train(&Training { name, stage: Stage::Motion, config: "motion", set, most, data, motion: None, adapter })
     }
 
     /// Stage 3: a MotionLoRA of `rank` from `clips` clips of the camera move `motion`.
@@ -70,6 +71,7 @@ impl Lab<'_> {
             stage: Stage::MotionLora,
             config: "motionlora",
             set: vec![format!("lora.rank={rank}")],
+            most: None,
             data: (folder.join(format!("first-{clips}.csv")), Some(folder)),
             motion: Some(module),
             adapter: None,
@@ -84,6 +86,7 @@ impl Lab<'_> {
             stage: Stage::Image,
             config: "style",
             set: Vec::new(),
+            most: None,
             data: (table, None),
             motion: None,
             adapter: None,
@@ -139,7 +142,7 @@ impl Lab<'_> {
     }
 }
 
-/// `frames` frames of a rendered scene, every other one of a training clip's.
+/// The first `frames` frames of a rendered scene, every other one of a training clip's: 8 at most.
 pub fn rendered(scene: &Scene, style: Style, frames: usize) -> Clip {
     let clip = scene.render(style, Size::square(64), sets::FRAMES, sets::FPS);
     Clip { frames: clip.frames.into_iter().step_by(2).take(frames).collect(), fps: clip.fps }

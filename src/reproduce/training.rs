@@ -31,6 +31,8 @@ pub(super) struct Training<'a> {
     pub config: &'a str,
     /// Keys that are set over the file's, `key=value`.
     pub set: Vec<String>,
+    /// Updates at most, where the file asks for more.
+    pub most: Option<i64>,
     /// The clips: a table, and the folder they lie in where the table does not say.
     pub data: (PathBuf, Option<PathBuf>),
     /// Motion module that is trained on.
@@ -90,7 +92,14 @@ impl Lab<'_> {
             ))
             .into());
         }
-        config::load(training.stage, Some(&file), &overrides)
+        let config = config::load(training.stage, Some(&file), &overrides)?;
+        match training.most {
+            Some(most) if config.max_train_steps > most => {
+                overrides.push(format!("max_train_steps={most}"));
+                config::load(training.stage, Some(&file), &overrides)
+            }
+            _ => Ok(config),
+        }
     }
 
     /// What decides about the result: the configuration, with hashes in the place of files.

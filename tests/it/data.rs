@@ -14,6 +14,7 @@ use animatediff::frame::Frame;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::cli::support::Desk;
 use crate::video::{counting, folder};
 
 /// A set of `clips` folders of 6 frames each, whose colour tells the clip and whose brightness the frame.
@@ -670,28 +671,37 @@ fn stills_are_seen_from_near_and_far_and_clips_from_one_distance() {
     let range = |values: Vec<f64>| values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
     let stills = grounds(&|index| Scene::still(1, index));
     let (far, near) = range(stills.iter().map(|ground| ground.scale).collect());
-    assert!(far < 0.75 && near > 1.7, "{far} {near}");
+    assert!((0.7..0.75).contains(&far) && (1.7..=1.8).contains(&near), "{far} {near}");
     assert!((110..155).contains(&stills.iter().filter(|ground| ground.scale == 1.0).count()), "two of three");
-    assert!(grounds(&|index| Scene::draw(1, index, Split::All)).iter().all(|ground| ground.scale == 1.0));
     let (small, large) = range((0..200).map(|index| Scene::still(1, index).pose(0.0).radius).collect());
     assert!(small < 0.12 && large > 0.35, "{small} {large}");
     let vistas = grounds(&|index| Scene::vista(1, index));
-    assert!(vistas.iter().all(|ground| ground.scale == far.min(vistas[0].scale)), "as far as any still");
-    for turns in [&stills, &vistas] {
-        let (left, right) = range(turns.iter().map(|ground| ground.turn.to_degrees()).collect());
+    assert!(vistas.iter().all(|ground| ground.scale == 0.7 && ground.turn == 0.0), "as far as any still, and upright");
+    let clips = grounds(&|index| Scene::draw(1, index, Split::All));
+    assert!(clips.iter().all(|ground| ground.scale == 1.0));
+    for grounds in [&stills, &clips] {
+        let (left, right) = range(grounds.iter().map(|ground| ground.turn.to_degrees()).collect());
         assert!((-30.0..-25.0).contains(&left) && (25.0..30.0).contains(&right), "{left} {right}");
+    }
+    for grounds in [&stills, &clips, &vistas] {
+        for shift in [|ground: &shapes::Ground| ground.shift.0, |ground: &shapes::Ground| ground.shift.1] {
+            let (least, most) = range(grounds.iter().map(shift).collect());
+            assert!((0.0..0.1).contains(&least) && (1.9..2.0).contains(&most), "{least} {most}");
+        }
     }
 }
 
 #[test]
 fn textures_lie_as_their_ground_says() {
     // A chequerboard's cells are a fifth of the side: a shift by one swaps the shades, by two it changes nothing.
-    let paint = |turn, scale, shift| {
+    let frame = |texture, turn, scale, shift| {
         let ground = shapes::Ground { turn, scale, shift };
         let nothing = shapes::Pose { x: 0.9, y: 0.9, radius: 1e-9 };
-        let scene =
-            Scene { texture: shapes::Texture::Checkered, ground, way: (nothing, nothing), ..Scene::still(1, 0) };
-        let frame = scene.frame(Style::Flat, Size::square(60), 0.0);
+        let scene = Scene { texture, ground, way: (nothing, nothing), ..Scene::still(1, 0) };
+        scene.frame(Style::Flat, Size::square(60), 0.0)
+    };
+    let paint = |turn, scale, shift| {
+        let frame = frame(shapes::Texture::Checkered, turn, scale, shift);
         // Two cells by two, up to the middle.
         (0..24 * 24).map(|at| frame.pixel(6 + at % 24, 6 + at / 24)[0]).collect::<Vec<_>>()
     };
@@ -701,7 +711,11 @@ fn textures_lie_as_their_ground_says() {
     assert_eq!(paint(0.0, 1.0, (0.4, -0.4)), usual);
     assert!(paint(0.0, 1.0, (0.2, 0.0)).iter().zip(&usual).all(|(a, b)| a != b));
     assert_eq!(shades(&paint(0.0, 2.0, (0.0, 0.0))), 1, "one cell, twice as large");
-    assert!(shades(&paint(0.3, 1.0, (0.0, 0.0))) > 2, "slanting edges are smooth");
+    // The shift is the texture's own: by one cell it swaps the shades at any scale.
+    assert!(paint(0.0, 2.0, (0.2, 0.0)).iter().zip(&paint(0.0, 2.0, (0.0, 0.0))).all(|(a, b)| a != b));
+    // Stripes rise to the right; an eighth of a turn clockwise, and they lie level.
+    let turned = frame(shapes::Texture::Striped, std::f64::consts::FRAC_PI_4, 1.0, (0.0, 0.0));
+    assert!((0..60).all(|y| (0..59).all(|x| turned.pixel(x, y) == turned.pixel(x + 1, y))));
 }
 
 #[test]
@@ -837,8 +851,10 @@ fn shapes_make_a_set_that_loads() {
     assert_eq!(dataset.decode(0, 0).unwrap().pixels, pixels::pixels(&[picture], Size::square(32), false));
     for (line, told) in [
         ("shapes OUT/u --veil 2", "--veil 2: give a strength from 0 to 1"),
-        ("shapes OUT/u --domain stills --split all", "--split is of motions"),
+        ("shapes OUT/u --domain stills --split all", "--split is of clips, and these are stills"),
         ("shapes OUT/u --domain stills --format mp4", "--format is of clips"),
+        ("shapes OUT/u --domain vistas --veil 0", "--veil is of clips, and these are vistas"),
+        ("shapes OUT/u --domain stills --frames 4", "--frames is of clips"),
     ] {
         assert!(data(line, folder.path()).unwrap_err().contains(told), "{line}");
     }
@@ -865,6 +881,40 @@ fn vistas_become_reference_clips_with_their_captions() {
         assert!(scene.caption().contains("standing still on a") && !scene.caption().contains("plain"));
         assert_eq!(dataset.caption(index as usize), scene.caption());
     }
+}
+
+#[test]
+fn eval_camera_tells_what_the_camera_does() {
+    let desk = Desk::new();
+    desk.ok("animatediff data shapes v --domain vistas --size 96 --clips 2 --seed 3");
+    for (motion, measured) in
+        [("zoom-in", "zoom"), ("pan-left", "right"), ("tilt-down", "down"), ("roll-clockwise", "degrees_clockwise")]
+    {
+        desk.ok(&format!(
+            "animatediff data augment v/vistas/* --motion {motion} --frames 16 -o {motion} --format frames"
+        ));
+        let told = desk.ok(&format!("animatediff eval camera {motion}/* --motion {motion} --json"));
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let clips = told.as_array().unwrap();
+        assert_eq!(clips.len(), 2, "captions are passed over");
+        for clip in clips {
+            assert_eq!(clip["shows"], true, "{clip}");
+            let value = clip[measured].as_f64().unwrap();
+            let right = match motion {
+                "zoom-in" => (1.5..2.1).contains(&value),
+                "pan-left" => (-1.1..-0.5).contains(&value),
+                "tilt-down" => (0.5..1.1).contains(&value),
+                _ => (29.0..61.0).contains(&value),
+            };
+            assert!(right, "{motion}: {clip}");
+        }
+    }
+    let text = desk.ok("animatediff eval camera zoom-in/00000 --motion roll-clockwise");
+    assert!(text.contains("  no  zoom-in/00000") && text.contains("0 of 1 clips show it"), "{text}");
+    desk.refused("animatediff eval camera v/vistas/00000.png", &["one frame is read", "00000.png"]);
+    desk.refused("animatediff eval camera missing.mp4", &["missing.mp4"]);
+    desk.ok("animatediff data shapes small --size 12 --frames 4 --clips 1 --format frames");
+    desk.refused("animatediff eval camera small/videos/00000", &["12x12 is too small; 16 pixels"]);
 }
 
 #[test]

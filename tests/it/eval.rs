@@ -326,14 +326,14 @@ fn camera_moves_are_recognised_and_measured() {
 
 #[test]
 fn what_moves_for_itself_is_no_camera() {
-    // Stripes do not tell of motion along them: there, the shape is all that can be seen to move.
-    for (texture, most) in [(Texture::Striped, 0.3), (Texture::Checkered, 0.1)] {
+    // Stripes do not tell of motion along them, where the shape is all that can be seen to move: 0.25 are misread. On chequers,
+    // it is large shapes that grow.
+    for (texture, most) in [(Texture::Striped, 0.26), (Texture::Checkered, 0.1)] {
         let misread = share(40, |index| {
             let scene = Scene { texture, ..Scene::draw(2, index, Split::All) };
             let fit = camera::fit(&scene.render(Style::Flat, SIZE, 8, 8.0));
             CAMERA.iter().any(|motion| fit.shows(*motion))
         });
-        // Large shapes that grow.
         assert!(misread < most, "{texture:?}: {misread}");
     }
 }

@@ -140,6 +140,14 @@ fn claims_are_measured_once_and_a_change_repeats_what_depends_on_it() {
     assert_eq!((again.made().len(), again.records.len()), (0, 6), "nothing is repeated");
     assert_eq!(report["claims"], bench.report()["claims"], "the same numbers");
 
+    let elsewhere = bench.dir.path().join("base");
+    let copied =
+        std::process::Command::new("cp").arg("-rL").arg(&bench.settings.base).arg(&elsewhere).status().unwrap();
+    assert!(copied.success());
+    fs::write(elsewhere.join("README.md"), "Read before use.\n").unwrap();
+    let bench = Bench { settings: Settings { base: elsewhere, ..bench.settings.clone() }, ..bench };
+    assert!(bench.run().made().is_empty(), "the same weights, wherever they lie and whatever is told of them");
+
     bench.edit("motion", |text| text.replace("learning_rate: ", "learning_rate: 2"), "");
     assert_eq!(bench.run().made(), ["module", "animations"], "the rest does not depend on the motion stage");
     bench.edit("style", |text| text.replace("learning_rate: ", "learning_rate: 2"), "");
@@ -251,6 +259,9 @@ fn eval_shapes_measures_a_base_and_animations() {
     );
     assert!((0.0..=1.0).contains(&clips["prompted_motion"].as_f64().unwrap()));
     assert!(clips["vae_psnr_db"].is_null() && clips["vae_shape_and_colour"].is_null());
+    let followed = clips["followed"].as_f64().unwrap();
+    assert_eq!(clips["jumps"]["place"].is_number(), followed > 0.0, "{clips}");
+    assert!(base["followed"].is_null() && base["jumps"].is_null());
     assert!(desk.path("clips/001.gif").is_file());
     desk.refused("animatediff eval shapes --base $BASE --prompts 1 -o clips", &["--overwrite"]);
     desk.refused("animatediff eval shapes --base $BASE --split seen", &["--motion"]);

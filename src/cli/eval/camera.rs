@@ -1,16 +1,18 @@
 //! `animatediff eval camera`: what the camera does in clips, such as those of a MotionLoRA or of its reference clips.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
     clip::Clip,
     data::{augment::Motion, decode},
-    eval::camera::{self, Similarity},
+    eval::camera,
 };
+
+use super::super::as_usage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,14 +20,14 @@ Examples:
   animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/
   animatediff eval camera zoom_in/*.mp4 --motion zoom-in";
 
-/// Arguments of `animatediff eval camera`.
+/// What the camera does in clips. On a plain or striped background, a shape's own motion reads as the camera's
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Videos, animations, or folders of numbered frames
+    /// Videos, GIFs, or folders of numbered frames; captions (.txt) among them are passed over
     #[arg(required = true, value_name = "CLIP")]
     clips: Vec<PathBuf>,
-    /// Also tell in how many of them the camera does this, and nothing else as strongly
+    /// Also tell in how many of them the camera does this, and nothing else more than half as strongly
     #[arg(long)]
     motion: Option<Motion>,
     /// Print one JSON document instead of text
@@ -52,7 +54,9 @@ struct Found {
 
 /// Fits and prints.
 pub fn run(args: Args) -> Result<()> {
-    let found = args.clips.par_iter().map(|path| args.fit(path)).collect::<Result<Vec<_>>>()?;
+    let clips: Vec<&PathBuf> = args.clips.iter().filter(|path| path.extension().is_none_or(|it| it != "txt")).collect();
+    let fit = |path: &&PathBuf| args.fit(path);
+    let found = clips.par_iter().map(fit).collect::<Result<Vec<_>>>().map_err(as_usage)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
@@ -75,14 +79,20 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
-    fn fit(&self, path: &PathBuf) -> Result<Found> {
+    fn fit(&self, path: &Path) -> Result<Found> {
         let (frames, _) = decode::read_all(path)?;
-        ensure!(frames.len() > 1, "{}: a camera cannot move in one frame; give videos or animations", path.display());
+        let (count, name) = (frames.len(), path.display());
+        ensure!(
+            count > 1,
+            "{name}: one frame is read, and a camera moves over several; give a video, a GIF or a folder"
+        );
         let clip = Clip { frames, fps: 1.0 };
-        clip.size().with_context(|| format!("{}: frames of several sizes", path.display()))?;
-        let fit: Similarity = camera::fit(&clip);
+        let (width, height) = clip.size()?;
+        let least = camera::SMALLEST;
+        ensure!(width.min(height) >= least, "{name}: {width}x{height} is too small; {least} pixels a side are needed");
+        let fit = camera::fit(&clip);
         Ok(Found {
-            clip: path.clone(),
+            clip: path.to_owned(),
             zoom: fit.scale,
             right: fit.amount(Motion::PanRight) / fit.side,
             down: fit.amount(Motion::TiltDown) / fit.side,

@@ -10,8 +10,9 @@ use crate::{
     data::shapes::{Split, Style},
     device::DeviceChoice,
     reproduce::{
-        exam::{Exam, Jumps, Marks},
+        exam::{Exam, Marks},
         gallery,
+        measure::jump_parts,
         sampling::{How, Order},
     },
 };
@@ -27,7 +28,8 @@ Examples:
   animatediff eval shapes --base base/ --prompts 2 --steps 2 -o shown/ \\
       --motion outputs/debug/export/motion_module.safetensors";
 
-/// Measure a base of the world of shapes, or animations from it: how much of the prompts they get right
+/// Measure a base of the world of shapes, or animations from it: how much of the prompts they get right, and how evenly
+/// animations go on
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -156,13 +158,9 @@ fn lines(marks: &Marks) -> Vec<String> {
     lines.extend(marks.prompted_motion.map(|value| share("prompted motion", value)));
     lines.push(share("shape and colour", marks.shape_and_colour));
     lines.extend(marks.all_three.map(|value| share("all three", value)));
-    if let Some(Jumps { jump_of_place, jump_of_colour, jump_of_background }) = marks.jumps {
-        let jump = |of: &str, times: f64| format!("{:<22} {times:5.2} times rendered clips'", format!("jump of {of}"));
-        lines.extend([
-            jump("place", jump_of_place),
-            jump("colour", jump_of_colour),
-            jump("background", jump_of_background),
-        ]);
+    lines.extend(marks.followed.map(|value| share("shape can be followed", value)));
+    for (name, times) in marks.jumps.into_iter().flat_map(jump_parts) {
+        lines.push(format!("{name:<22} {times:5.2} times rendered clips'"));
     }
     lines.extend(marks.vae_psnr_db.map(|value| format!("{:<22} {value:5.1} dB", "VAE, rendered pictures")));
     lines.extend(marks.vae_shape_and_colour.map(|value| share("VAE, shape and colour", value)));

@@ -27,13 +27,17 @@ const PLACES: [&str; 5] = ["in the middle", "on the left", "on the right", "high
 
 /// From how far and how near stills are seen: shapes and textures are so many times as large.
 const FAR: f64 = 0.7;
-const NEAR: f64 = 1.8;
+const NEAR: f64 = GROWTH;
+
+/// How many times its size a shape grows to.
+const GROWTH: f64 = 1.8;
 
 /// How far textures are turned either way, in radians.
 const TURN: f64 = PI / 6.0;
 
-/// Textures are shifted by whole numbers of their periods at most, so that any part of a period is as likely.
-const PERIODS: f64 = 2.0;
+/// How far textures are shifted at most: five periods of the chequers and six of the stripes, so that any part of a period is as
+/// likely.
+const SHIFT: f64 = 2.0;
 
 /// What moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,14 +101,14 @@ pub struct Pose {
     pub radius: f64,
 }
 
-/// How the background's texture lies: turned around the picture's centre, then scaled, then shifted.
+/// How the background's texture lies: shifted, then scaled, then turned around the picture's centre.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ground {
     /// Turn in radians, clockwise as one sees it.
     pub turn: f64,
     /// How many times as coarse as usual it is.
     pub scale: f64,
-    /// Shift along x and y, in shorter sides of the picture.
+    /// Which of its points lies at the picture's centre, in shorter sides of the picture at scale 1.
     pub shift: (f64, f64),
 }
 
@@ -194,18 +198,20 @@ impl Scene {
     }
 
     /// The picture number `index` of `seed`: a scene in which nothing moves, the shape standing anywhere. About every third is
-    /// seen from nearer or farther than clips are, so that a base can also paint what has grown, or what a camera came close to.
+    /// seen from nearer or farther than clips are, so that a base can also paint what has grown, or what a camera came close to;
+    /// what is called small is then large in the picture, or the other way round.
     pub fn still(seed: u64, index: u64) -> Scene {
         let random = &mut random(seed, index);
         let nearness = if below(random, 3) == 0 { between(random, FAR.ln(), NEAR.ln()).exp() } else { 1.0 };
         Scene::with(random, Motion::Still, nearness)
     }
 
-    /// The picture number `index` of `seed` for a camera to move over: seen from as far as any still, so that a base knows what
-    /// the camera comes close to, and on a texture, which shows what it does.
+    /// The picture number `index` of `seed` for a camera to move over: on a texture, which shows what it does; seen from as far
+    /// as any still, and upright, so that a base of stills knows what the camera comes close to, and what it turns.
     pub fn vista(seed: u64, index: u64) -> Scene {
         let texture = if index.is_multiple_of(2) { Texture::Checkered } else { Texture::Striped };
-        Scene { texture, ..Scene::with(&mut random(seed, index), Motion::Still, FAR) }
+        let scene = Scene::with(&mut random(seed, index), Motion::Still, FAR);
+        Scene { texture, ground: Ground { turn: 0.0, ..scene.ground }, ..scene }
     }
 
     fn with(random: &mut ChaCha8Rng, motion: Motion, nearness: f64) -> Scene {
@@ -221,7 +227,7 @@ impl Scene {
             ground: Ground {
                 turn: between(random, -TURN, TURN),
                 scale: nearness,
-                shift: (between(random, 0.0, PERIODS), between(random, 0.0, PERIODS)),
+                shift: (between(random, 0.0, SHIFT), between(random, 0.0, SHIFT)),
             },
             way: way(random, motion, radius),
         }
@@ -237,7 +243,7 @@ impl Scene {
         format!("{} {} {}", self.subject(), self.motion.name(), self.background())
     }
 
-    /// What a picture's caption says, such as "a small red circle on the left, on a striped grey background": where the
+    /// What a still's caption says, such as "a small red circle on the left, on a striped grey background": where the
     /// shape is at the first frame, and nothing of motion.
     pub fn still_caption(&self) -> String {
         format!("{} {}, {}", self.subject(), self.place(), self.background())
@@ -291,7 +297,7 @@ pub fn words() -> BTreeSet<String> {
 /// that it moves towards. So a direction tells of places too, in the mean over a clip, and a network that knows places has a
 /// slope to learn from; of ways whose middles are all alike, only the product of direction and time tells anything.
 fn way(random: &mut ChaCha8Rng, motion: Motion, radius: f64) -> (Pose, Pose) {
-    let largest = if motion == Motion::Growing { radius * 1.8 } else { radius };
+    let largest = if motion == Motion::Growing { radius * GROWTH } else { radius };
     let place = |random: &mut ChaCha8Rng| between(random, largest, 1.0 - largest);
     let (x, y) = (place(random), place(random));
     let end = radius + between(random, 0.0, 0.07);

@@ -1,4 +1,4 @@
-//! Sets of the world's clips and stills, as folders with a table of captions.
+//! Sets of the world's clips and pictures, as folders with a table of captions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use super::super::{Size, write::Format};
+use super::super::{
+    Size,
+    write::{self, Format},
+};
 use super::{Scene, Split, Style, veil};
 
 /// One still of so many has a caption that does not say where the shape is. Without them, a prompt that says nothing of it,
@@ -48,7 +51,7 @@ pub struct Set {
 }
 
 impl Domain {
-    /// The folder of the clips or stills, beside their table.
+    /// The folder of the clips or pictures, beside their table.
     pub fn folder(self) -> &'static str {
         match self {
             Domain::Video => "videos",
@@ -67,7 +70,7 @@ impl Domain {
 }
 
 impl Set {
-    /// Renders `count` clips or stills into `out`, on all cores, and then their table; gives its path. `each` hears of
+    /// Renders `count` clips or pictures into `out`, on all cores, and then their table; gives its path. `each` hears of
     /// each that is done, and may stop the work with an error.
     pub fn write(&self, out: &Path, count: usize, each: impl Fn() -> Result<()> + Sync) -> Result<PathBuf> {
         let folder = out.join(self.domain.folder());
@@ -107,8 +110,7 @@ impl Set {
             }
             Domain::Vistas => {
                 let scene = Scene::vista(seed, index as u64);
-                let text = folder.join(format!("{index:05}.txt"));
-                fs::write(&text, scene.caption()).with_context(|| format!("cannot write {}", text.display()))?;
+                write::caption(folder, index, &scene.caption())?;
                 self.picture(folder, index, &scene, scene.caption())
             }
         }

@@ -8,7 +8,7 @@ use super::super::{
         Target::AtMost,
         Unit::{Share, Times},
     },
-    measure::{Jump, jump_ratio, jumps},
+    measure::{jump_parts, jump_ratio, jumps},
 };
 use super::prompted::both;
 use crate::clip::Clip;
@@ -24,7 +24,7 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let mut found = Finding::default();
     table(&mut found, lab, "", &clips, true)?;
     let rendered = jumps(&lab.rendered(&both(lab).0));
-    for (name, value) in parts(jump_ratio(&jumps(&pictures), &rendered)) {
+    for (name, value) in jump_parts(jump_ratio(&jumps(&pictures), &rendered)) {
         found.note(format!("{name}, without module"), Times, value);
     }
     Ok(found)
@@ -35,20 +35,16 @@ pub(super) fn table(found: &mut Finding, lab: &mut Lab, who: &str, clips: &[Clip
     let rendered = lab.rendered(&both(lab).0);
     let again = lab.through_vae(&rendered)?;
     let own = jumps(clips);
-    for (name, value) in parts(jump_ratio(&own, &jumps(&rendered))) {
+    for (name, value) in jump_parts(jump_ratio(&own, &jumps(&rendered))) {
         if targets {
             found.claim(format!("{name}{who}"), Times, value, AtMost(1.5));
         } else {
             found.note(format!("{name}{who}"), Times, value);
         }
     }
-    for (name, value) in parts(jump_ratio(&own, &jumps(&again))) {
+    for (name, value) in jump_parts(jump_ratio(&own, &jumps(&again))) {
         found.note(format!("{name}{who}, over the VAE's"), Times, value);
     }
     found.note(format!("clips with a shape that can be followed{who}"), Share, own.len() as f64 / clips.len() as f64);
     Ok(())
-}
-
-fn parts(jump: Jump) -> [(&'static str, f64); 3] {
-    [("jump of place", jump.place), ("jump of colour", jump.colour), ("jump of background", jump.background)]
 }
