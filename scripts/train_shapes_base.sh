@@ -13,7 +13,7 @@
 # The bundled data/shapes-base was NOT made by one run of this script: it grew while the world around it changed (two cores of
 # an AMD EPYC; times are of those days).
 #   VAE: 6,000 updates with kl_weight 1e-6 (15 minutes, 2026-11-23), then 2,500 with 3e-5 (5.5 minutes, 2026-11-25), and for
-#   textures that lie anywhere 3,000 (6e-4, 4 minutes on two threads beside builds, last losses 0.0026, 2026-11-25).
+#   textures that lie anywhere 3,000 (6e-4, 6 minutes on two threads beside builds, last losses 0.0026, 2026-11-25).
 #   UNet: 8,000 and 5,000 updates of 16 for predicting noise (48 minutes), 2,300 for other schedules and texts, 2,000 for the
 #   velocity (8 minutes), all until 2026-11-24; then, for the vocabulary of this world and prompts of 16 tokens, 3,000 (9 minutes),
 #   and for discs and squares of different areas 2,000 (5 minutes); then, for textures that lie anywhere and shapes seen from near
