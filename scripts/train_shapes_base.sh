@@ -17,7 +17,7 @@
 #   UNet: 8,000 and 5,000 updates of 16 for predicting noise (48 minutes), 2,300 for other schedules and texts, 2,000 for the
 #   velocity (8 minutes), all until 2026-11-24; then, for the vocabulary of this world and prompts of 16 tokens, 3,000 (9 minutes),
 #   and for discs and squares of different areas 2,000 (5 minutes); then, for textures that lie anywhere and shapes seen from near
-#   and far, 2,500 of 32 on two threads (9 minutes) and 3,000 and 2,800 on one (15 and 14 minutes), all at 1e-3: the mean loss of
+#   and far, 2,500 of 32 on two threads (8 minutes) and 3,000 and 2,800 on one (14 minutes each), all at 1e-3: the mean loss of
 #   the last 500 updates fell to 0.243, 0.227 and 0.214.
 # `eval shapes`, 2026-11-25: shape and colour right in 98.5 % of 200 prompts, the VAE at 32.1 dB.
 #

@@ -101,14 +101,14 @@ impl Exam {
     fn animations(&self, clips: Vec<Clip>, scenes: &[Scene]) -> (Marks, Vec<Answer>) {
         let verdicts = verdicts(&clips, scenes, self.style);
         let truth: Vec<Clip> = scenes.iter().map(|scene| rendered(scene, self.style, self.order.frames)).collect();
-        let (own, true_ones) = (jumps(&clips), jumps(&truth));
+        let (own, real) = (jumps(&clips), jumps(&truth));
         let marks = Marks {
             prompts: self.prompts,
             prompted_motion: Some(share(&verdicts, |one| one.moves)),
             shape_and_colour: share(&verdicts, |one| one.shows),
             all_three: Some(share(&verdicts, |one| one.moves && one.shows)),
             followed: Some(own.len() as f64 / clips.len() as f64),
-            jumps: (!own.is_empty() && !true_ones.is_empty()).then(|| jump_ratio(&own, &true_ones)),
+            jumps: (!own.is_empty() && !real.is_empty()).then(|| jump_ratio(&own, &real)),
             vae_psnr_db: None,
             vae_shape_and_colour: None,
         };

@@ -31,7 +31,7 @@ pub(super) struct Training<'a> {
     pub config: &'a str,
     /// Keys that are set over the file's, `key=value`.
     pub set: Vec<String>,
-    /// Updates at most, where the file asks for more.
+    /// Updates at most, where the file says a number of them.
     pub most: Option<i64>,
     /// The clips: a table, and the folder they lie in where the table does not say.
     pub data: (PathBuf, Option<PathBuf>),
@@ -92,14 +92,11 @@ impl Lab<'_> {
             ))
             .into());
         }
-        let config = config::load(training.stage, Some(&file), &overrides)?;
-        match training.most {
-            Some(most) if config.max_train_steps > most => {
-                overrides.push(format!("max_train_steps={most}"));
-                config::load(training.stage, Some(&file), &overrides)
-            }
-            _ => Ok(config),
+        let mut config = config::load(training.stage, Some(&file), &overrides)?;
+        if let Some(most) = training.most {
+            config.max_train_steps = config.max_train_steps.min(most);
         }
+        Ok(config)
     }
 
     /// What decides about the result: the configuration, with hashes in the place of files.

@@ -914,7 +914,8 @@ fn eval_camera_tells_what_the_camera_does() {
     desk.refused("animatediff eval camera v/vistas/00000.png", &["one frame is read", "00000.png"]);
     desk.refused("animatediff eval camera missing.mp4", &["missing.mp4"]);
     desk.ok("animatediff data shapes small --size 12 --frames 4 --clips 1 --format frames");
-    desk.refused("animatediff eval camera small/videos/00000", &["12x12 is too small; 16 pixels"]);
+    desk.refused("animatediff eval camera small/videos/00000", &["12x12 is too small", "at least 16x16"]);
+    desk.refused("animatediff eval camera v/vistas/00000.txt", &["only captions", "name the clips"]);
 }
 
 #[test]

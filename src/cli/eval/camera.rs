@@ -12,7 +12,7 @@ use crate::{
     eval::camera,
 };
 
-use super::super::as_usage;
+use super::super::{as_usage, usage};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +55,9 @@ struct Found {
 /// Fits and prints.
 pub fn run(args: Args) -> Result<()> {
     let clips: Vec<&PathBuf> = args.clips.iter().filter(|path| path.extension().is_none_or(|it| it != "txt")).collect();
+    if clips.is_empty() {
+        return Err(usage("only captions (.txt) were given; name the clips beside them"));
+    }
     let fit = |path: &&PathBuf| args.fit(path);
     let found = clips.par_iter().map(fit).collect::<Result<Vec<_>>>().map_err(as_usage)?;
     if args.json {
@@ -89,7 +92,10 @@ impl Args {
         let clip = Clip { frames, fps: 1.0 };
         let (width, height) = clip.size()?;
         let least = camera::SMALLEST;
-        ensure!(width.min(height) >= least, "{name}: {width}x{height} is too small; {least} pixels a side are needed");
+        ensure!(
+            width.min(height) >= least,
+            "{name}: {width}x{height} is too small to fit a camera; give at least {least}x{least}"
+        );
         let fit = camera::fit(&clip);
         Ok(Found {
             clip: path.to_owned(),

@@ -17,7 +17,8 @@ use crate::{
 };
 
 pub(super) const EXPERIMENT: &str = "Two modules, trained with and without stage 1, the second for fewer updates (what it has not \
-    learned yet of the watermark makes the claim harder). Energy of the watermark in their animations, the first at adapter scales from 0 to 1.";
+    learned yet of the watermark makes the claim harder). Energy of the watermark in their animations, the first \
+    at adapter scales from 0 to 1.";
 
 const SCALES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
