@@ -35,10 +35,10 @@ adapter=$(train adapter "${clips[@]}" --max-steps "$steps")
 step "stage 2: the motion module learns how things move, with the adapter inside"
 motion=$(train motion --adapter "$adapter" "${clips[@]}" --max-steps "$steps")
 
-step "stage 3: a MotionLoRA learns a camera that moves in, on twenty clips"
+step "stage 3: a MotionLoRA learns a camera that pans to the left, on twenty clips"
 "$animatediff" data shapes "$out/vistas" --domain vistas --clips 20 --size 96
-"$animatediff" data augment "$out"/vistas/vistas/* --motion zoom-in --frames 16 -o "$out/zoom_in"
-zoom=$(train motionlora --motion "$motion" --videos "$out/zoom_in" --max-steps $((steps / 20)))
+"$animatediff" data augment "$out"/vistas/vistas/* --motion pan-left --frames 16 -o "$out/pan_left"
+pan=$(train motionlora --motion "$motion" --videos "$out/pan_left" --max-steps $((steps / 10)))
 
 step "animations: a prompt for each direction; with the adapter; with the MotionLoRA"
 sample() {
@@ -51,7 +51,7 @@ sample --prompt 'a small blue square moving right on a striped grey background' 
 sample --prompt 'a big green triangle moving up on a checkered black background' -o "$out/up.gif"
 sample --prompt 'a small yellow circle moving down on a plain black background' -o "$out/down.gif"
 sample --prompt "$moving" --adapter "$adapter" -o "$out/with_adapter.gif"
-sample --prompt "$standing" --motion-lora "$zoom" -o "$out/with_motion_lora.gif"
+sample --prompt "$standing" --motion-lora "$pan" -o "$out/with_motion_lora.gif"
 
 step "how much of sixteen prompts they get right"
 "$animatediff" eval shapes --base "$base" --motion "$motion" --prompts 16 -o "$out/animations"
@@ -73,7 +73,7 @@ PAGE
   figure up.gif "a big green triangle moving up"
   figure down.gif "a small yellow circle moving down"
   figure with_adapter.gif "the first one's prompt and noise, with the adapter: it brings the watermark back"
-  figure with_motion_lora.gif "$standing: the MotionLoRA moves the camera in"
+  figure with_motion_lora.gif "$standing: the MotionLoRA moves the camera to the left"
   printf '</main><iframe src="animations/index.html" title="Animations and their verdicts"></iframe></body></html>\n'
 } >"$out/index.html"
 

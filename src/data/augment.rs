@@ -52,8 +52,10 @@ pub struct Crop {
 /// How far a move goes; drawn once per clip so that several clips of one picture differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Extent {
-    /// Size of the smallest crop of a zoom, and of a pan's or tilt's crop, as a share of the largest.
-    pub scale: f64,
+    /// Size of the smallest crop of a zoom, as a share of the largest.
+    pub zoom: f64,
+    /// Size of a pan's or tilt's crop, as a share of the largest: what is left of the picture is the way.
+    pub slide: f64,
     /// Whole turn of a roll, in radians.
     pub turn: f64,
     /// Place across the motion, 0 to 1 of the free way.
@@ -69,9 +71,10 @@ impl Extent {
         key[16..22].copy_from_slice(b"camera");
         let random = &mut ChaCha8Rng::from_seed(key);
         Extent {
-            scale: between(random, 0.5, 0.65),
+            zoom: between(random, 0.5, 0.65),
             turn: between(random, 30f64.to_radians(), 60f64.to_radians()),
             across: between(random, 0.25, 0.75),
+            slide: between(random, 0.75, 0.85),
         }
     }
 }
@@ -87,9 +90,9 @@ pub fn crop(motion: Motion, extent: Extent, source: Size, target: Size, time: f6
         Crop { x: width / 2.0, y: height / 2.0, width: width_now, height: width_now / aspect, angle: 0.0 }
     };
     let slide = |time: f64, size: f64, room: f64| size / 2.0 + (room - size) * time;
-    let moving = centred(extent.scale);
+    let moving = centred(extent.slide);
     // Equal factors per frame look like an even speed.
-    let zoom = |time: f64| centred(extent.scale.powf(time));
+    let zoom = |time: f64| centred(extent.zoom.powf(time));
     let pan = |time: f64| Crop {
         x: slide(time, moving.width, width),
         y: slide(extent.across, moving.height, height),

@@ -87,7 +87,8 @@ impl Similarity {
         own >= 1.0 && others.all(|axis| strength(axis).abs() <= (OTHERS * own).max(1.0))
     }
 
-    fn least(&self, motion: Motion) -> f64 {
+    /// The least amount of `motion` that counts: [`ZOOM`]'s logarithm, [`SLIDE`] in pixels, or [`ROLL`].
+    pub fn least(&self, motion: Motion) -> f64 {
         match motion {
             Motion::ZoomIn | Motion::ZoomOut => ZOOM.ln(),
             Motion::PanLeft | Motion::PanRight | Motion::TiltUp | Motion::TiltDown => SLIDE * self.side,

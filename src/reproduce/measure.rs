@@ -91,17 +91,7 @@ pub fn share_of_camera(cameras: &[Similarity], motion: augment::Motion) -> f64 {
 
 /// The share of cameras that do all of `motions`, each as far as it would have to alone.
 pub fn share_of_all(cameras: &[Similarity], motions: &[augment::Motion]) -> f64 {
-    share(cameras, |found| motions.iter().all(|motion| found.amount(*motion) >= least(*motion, found.side)))
-}
-
-/// How far a camera has to go at least.
-fn least(motion: augment::Motion, side: f64) -> f64 {
-    use augment::Motion::{PanLeft, PanRight, RollAnticlockwise, RollClockwise, TiltDown, TiltUp, ZoomIn, ZoomOut};
-    match motion {
-        ZoomIn | ZoomOut => camera::ZOOM.ln(),
-        PanLeft | PanRight | TiltUp | TiltDown => camera::SLIDE * side,
-        RollClockwise | RollAnticlockwise => camera::ROLL,
-    }
+    share(cameras, |found| motions.iter().all(|motion| found.amount(*motion) >= found.least(*motion)))
 }
 
 /// How far the cameras go in the way of `motion`, in the mean.

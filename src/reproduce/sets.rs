@@ -16,11 +16,15 @@ use super::{
     lab::{Lab, stop},
     named,
 };
-use crate::data::{
-    Size,
-    augment::{self, Extent},
-    shapes::{self, Domain, Scene, Split, Style},
-    write::Format,
+use crate::{
+    clip::Clip,
+    data::{
+        Size,
+        augment::{self, Extent},
+        decode,
+        shapes::{self, Domain, Scene, Split, Style},
+        write::Format,
+    },
 };
 
 /// Frames of a clip; training takes every other one of a part of them.
@@ -71,6 +75,17 @@ impl Lab<'_> {
             }
             Ok(Value::Null)
         })
+    }
+
+    /// What is seen in the folder of [`Lab::references`].
+    pub fn reference_clips(&mut self, motion: augment::Motion) -> Result<Vec<Clip>> {
+        let folder = self.references(motion)?;
+        let count = self.budget().references.iter().copied().max().unwrap_or(0);
+        let read = |index| {
+            let (frames, _) = decode::read_all(&folder.join(Format::default().name(index)))?;
+            Ok(Clip { frames, fps: FPS })
+        };
+        (0..count).map(read).collect()
     }
 
     fn set(&self, domain: Domain, style: Style) -> shapes::Set {

@@ -61,6 +61,15 @@ impl Lab<'_> {
         }
     }
 
+    /// How many updates a training of `stage` takes, as the configuration file `name`, without `.yaml`, says.
+    pub(super) fn updates(&self, stage: Stage, name: &str) -> Result<i64> {
+        let file = self.settings.configs.join(format!("{name}.yaml"));
+        match self.budget().training_steps {
+            Some(steps) => Ok(steps),
+            None => Ok(config::load(stage, Some(&file), &[])?.max_train_steps),
+        }
+    }
+
     /// The configuration as it is run, but for the folder it writes to.
     fn config(&self, training: &Training) -> Result<Config> {
         let quoted = |text: &str| serde_json::to_string(text).expect("a string is JSON, and so YAML");

@@ -9,7 +9,7 @@ use super::super::{
     finding::{
         Plot, Show,
         Target::{AtLeast, Between},
-        Unit::{Bytes, Share, Times},
+        Unit::{Bytes, Count, Share, Times},
     },
     measure::{Similarity, amount_of_camera, cameras, share_of_all, share_of_camera},
     named,
@@ -17,11 +17,12 @@ use super::super::{
 use crate::{
     clip::Clip,
     data::{augment::Motion, shapes::Scene},
+    train::Stage,
 };
 
 pub(super) const EXPERIMENT: &str = "MotionLoRAs of three camera moves, from few reference clips and of low ranks, on the \
-    module of the first claim. The share of animations of standing scenes whose fitted camera motion is of the right kind; \
-    two of them together; one of them at half its scale.";
+    module of the first claim. The share of animations of standing scenes, on chequers, whose fitted camera motion is of the \
+    right kind; two of them together; each at half its scale.";
 
 /// The moves, of which the first two are also done together.
 const MOVES: [Motion; 3] = [Motion::ZoomIn, Motion::PanLeft, Motion::RollClockwise];
@@ -39,6 +40,8 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     for motion in MOVES {
         let name = named(&motion);
         found.note(format!("{name} without MotionLoRA"), Share, share_of_camera(&unmoved, motion));
+        let references = cameras(&lab.reference_clips(motion)?);
+        found.note(format!("{name} in its reference clips"), Share, share_of_camera(&references, motion));
         for &clips in &counts {
             for &rank in &ranks {
                 let lora = lab.motion_lora(motion, clips, rank)?;
@@ -64,6 +67,7 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
         let size = fs::metadata(&lora).with_context(|| format!("{}: cannot be read", lora.display()))?.len();
         found.note(format!("size of rank {rank}"), Bytes, size as f64);
     }
+    found.note("updates of each", Count, lab.updates(Stage::MotionLora, "motionlora")? as f64);
     let [(one, first, _), (other, second, _), ..] = kept.as_slice() else { unreachable!("there are three moves") };
     let together = shoot(lab, "two-together", &scenes, &[(first, 1.0), (second, 1.0)])?;
     let name = format!("{} and {} together", named(one), named(other));
