@@ -87,7 +87,8 @@ impl Video {
         self.rgb(index, &picture)
     }
 
-    /// The frame with the stamp of `index`, or `None` if it is not where the stamps say.
+    /// The frame with the stamp of `index`, or `None` if it is not where the stamps say, or does not decode after a jump: what
+    /// some encoders mark as a key frame is a point of recovery, from which later frames still lean on earlier ones.
     fn by_stamp(&mut self, index: usize) -> Result<Option<frame::Video>, VideoError> {
         let Some(stamps) = &self.track.stamps else { return Ok(None) };
         let wanted = stamps.all[index];
@@ -107,6 +108,9 @@ impl Video {
             match self.cursor.next_frame(self.track.index) {
                 Ok(Some(picture)) => match picture.timestamp() {
                     Some(stamp) if stamp == wanted => {
+                        if self.cursor.jumped() && is_damaged(&picture) {
+                            return Ok(None);
+                        }
                         self.cursor.next = index + 1;
                         return Ok(Some(picture));
                     }
@@ -114,6 +118,7 @@ impl Video {
                     _ => return Ok(None),
                 },
                 Ok(None) => return Ok(None),
+                Err(_) if self.cursor.jumped() => return Ok(None),
                 Err(error) => return Err(self.decode_error(index, error)),
             }
         }
@@ -142,7 +147,7 @@ impl Video {
     }
 
     fn rgb(&mut self, index: usize, picture: &frame::Video) -> Result<Frame, VideoError> {
-        if picture.is_corrupt() || picture.has_decode_errors() {
+        if is_damaged(picture) {
             return Err(self.decode_error(index, Error::InvalidData));
         }
         self.converter.rgb(picture).map_err(|error| self.decode_error(index, error))
@@ -153,6 +158,10 @@ impl Video {
         self.cursor.next = usize::MAX;
         VideoError::Decode { path: self.path.clone(), frame, reason: error.to_string() }
     }
+}
+
+fn is_damaged(picture: &frame::Video) -> bool {
+    picture.is_corrupt() || picture.has_decode_errors()
 }
 
 /// Where decoding stands.
@@ -172,6 +181,11 @@ impl Cursor {
         let decoder = open_decoder(&input, track)
             .map_err(|error| VideoError::NotAVideo { path: path.to_path_buf(), reason: error.to_string() })?;
         Ok(Cursor { input, decoder, next: 0, start: i64::MIN, ended: false })
+    }
+
+    /// Whether decoding began at a key frame that was sought, and not at the start of the file.
+    fn jumped(&self) -> bool {
+        self.start > i64::MIN
     }
 
     /// Goes to the key frame with stamp `key`; `false` if the container does not lead there.

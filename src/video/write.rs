@@ -165,9 +165,10 @@ fn open_encoder(
         video.set_colorspace(color::Space::SMPTE170M);
         video.set_color_range(color::Range::MPEG);
     }
-    if output.format().flags().contains(format::Flags::GLOBAL_HEADER) {
-        video.set_flags(codec::Flags::GLOBAL_HEADER);
-    }
+    // Each key frame is a place to start from, as readers that jump expect.
+    let mut flags = codec::Flags::CLOSED_GOP;
+    flags.set(codec::Flags::GLOBAL_HEADER, output.format().flags().contains(format::Flags::GLOBAL_HEADER));
+    video.set_flags(flags);
     video.open_with(codec.encoder_options())
 }
 

@@ -265,6 +265,18 @@ mod ffmpeg {
         }
     }
 
+    /// Of `tests/clips/open_gop.mp4`, an own clip of x264 in open groups of pictures, frame 9 is marked as a key frame and is but a
+    /// point of recovery: FFmpeg does not decode what follows when it starts there.
+    #[test]
+    fn frames_behind_points_of_recovery_are_read() {
+        let mut video = Video::open(Path::new("tests/clips/open_gop.mp4")).unwrap();
+        let all = video.read(&(0..16).collect::<Vec<_>>()).unwrap();
+        for index in (0..16).rev() {
+            let alone = Video::open(Path::new("tests/clips/open_gop.mp4")).unwrap().read(&[index]).unwrap();
+            assert!(alone == all[index..=index], "frame {index}");
+        }
+    }
+
     #[test]
     fn requests_that_make_no_sense_are_errors() {
         let folder = folder();
