@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The three stages and sampling in the world of coloured shapes, on its bundled base: seven minutes on two cores.
-# Everything goes to outputs/demo, which is made anew. DEMO_STEPS is the number of updates of the motion module.
+# Everything goes to outputs/demo, which is made anew. DEMO_STEPS is the number of updates of the motion module, DEMO_BASE the
+# folder of the base.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

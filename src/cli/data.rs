@@ -11,7 +11,7 @@ use crate::clip::{self, Clip};
 use crate::data::augment::{self, Extent, Motion};
 use crate::data::shapes::{self, Domain, Split, Style};
 use crate::data::write::{self, Format};
-use crate::data::{Size, decode};
+use crate::data::{Size, decode, index::is_caption};
 use crate::frame::Frame;
 
 /// Arguments of `animatediff data`.
@@ -74,9 +74,9 @@ pub struct Shapes {
     /// How they are painted
     #[arg(long, value_enum, default_value_t = Style::Flat)]
     style: Style,
-    /// Which combinations of shape, colour and motion (video only)
-    #[arg(long, value_enum, default_value_t = Split::Seen)]
-    split: Split,
+    /// Which combinations of shape, colour and motion (video only; seen unless given)
+    #[arg(long, value_enum)]
+    split: Option<Split>,
     /// How strong the watermark over videos is, 0 to 1 (0.5 unless given); at 0 they are neither softened nor compressed either
     #[arg(long)]
     veil: Option<f64>,
@@ -217,7 +217,8 @@ impl Shapes {
     }
 
     fn set(&self, format: Format) -> shapes::Set {
-        let &Shapes { domain, style, split, .. } = self;
+        let &Shapes { domain, style, .. } = self;
+        let split = self.split.unwrap_or_default();
         let &Form { size, seed, .. } = &self.form;
         let (frames, fps, veil) = (self.form.frames(), self.form.fps(), self.veil());
         shapes::Set { domain, style, split, veil, size, frames, fps, seed, format }
@@ -240,7 +241,7 @@ impl Shapes {
                 let what = self.domain.folder();
                 ensure!(self.clips > 0, "--clips 0 makes nothing; give at least 1");
                 let of_clips = [
-                    ("--split", self.split != Split::Seen),
+                    ("--split", self.split.is_some()),
                     ("--veil", self.veil.is_some()),
                     ("--frames", self.form.frames.is_some()),
                     ("--fps", self.form.fps.is_some()),
@@ -272,7 +273,6 @@ impl Augment {
 
     /// The inputs with their captions, all of which are settled before any work is done.
     fn inputs(&self) -> Result<Vec<(PathBuf, String)>> {
-        let is_caption = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "txt");
         let inputs: Vec<&PathBuf> = self.input.iter().filter(|path| !is_caption(path)).collect();
         ensure!(!inputs.is_empty(), "only caption files were given; name the pictures or videos beside them");
         inputs.into_iter().map(|path| Ok((path.clone(), self.caption_of(path)?))).collect()

@@ -1,11 +1,8 @@
 //! Camera moves made from pictures and videos, as MotionLoRA trains on: the part of the picture that is shown moves,
 //! shrinks, grows or turns along time.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-
 use super::Size;
-use super::choice::between;
+use super::choice::{between, random_of};
 use super::pixels::resize;
 use crate::clip::Clip;
 use crate::frame::Frame;
@@ -54,7 +51,7 @@ pub struct Crop {
 pub struct Extent {
     /// Size of the smallest crop of a zoom, as a share of the largest.
     pub zoom: f64,
-    /// Size of a pan's or tilt's crop, as a share of the largest: what is left of the picture is the way.
+    /// Size of a pan's or tilt's crop, as a share of the largest; the rest of that is the way.
     pub slide: f64,
     /// Whole turn of a roll, in radians.
     pub turn: f64,
@@ -65,11 +62,7 @@ pub struct Extent {
 impl Extent {
     /// The extent number `index` of `seed`.
     pub fn draw(seed: u64, index: u64) -> Extent {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..16].copy_from_slice(&index.to_le_bytes());
-        key[16..22].copy_from_slice(b"camera");
-        let random = &mut ChaCha8Rng::from_seed(key);
+        let random = &mut random_of(seed, index, *b"camera\0\0");
         Extent {
             zoom: between(random, 0.5, 0.65),
             turn: between(random, 30f64.to_radians(), 60f64.to_radians()),
@@ -89,20 +82,14 @@ pub fn crop(motion: Motion, extent: Extent, source: Size, target: Size, time: f6
         let width_now = largest * share;
         Crop { x: width / 2.0, y: height / 2.0, width: width_now, height: width_now / aspect, angle: 0.0 }
     };
-    let slide = |time: f64, size: f64, room: f64| size / 2.0 + (room - size) * time;
     let moving = centred(extent.slide);
+    // Along the motion it stays within the largest crop, however long the picture is; across it may lie anywhere.
+    let along = |time: f64, size: f64, room: f64| room / 2.0 + (size / extent.slide - size) * (time - 0.5);
+    let across = |size: f64, room: f64| size / 2.0 + (room - size) * extent.across;
     // Equal factors per frame look like an even speed.
     let zoom = |time: f64| centred(extent.zoom.powf(time));
-    let pan = |time: f64| Crop {
-        x: slide(time, moving.width, width),
-        y: slide(extent.across, moving.height, height),
-        ..moving
-    };
-    let tilt = |time: f64| Crop {
-        x: slide(extent.across, moving.width, width),
-        y: slide(time, moving.height, height),
-        ..moving
-    };
+    let pan = |time: f64| Crop { x: along(time, moving.width, width), y: across(moving.height, height), ..moving };
+    let tilt = |time: f64| Crop { x: across(moving.width, width), y: along(time, moving.height, height), ..moving };
     let roll =
         |time: f64| Crop { angle: extent.turn * (time - 0.5), ..centred(roll_share(source, target, extent.turn)) };
     match motion {

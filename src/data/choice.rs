@@ -8,10 +8,15 @@ use super::{Config, ShortClips};
 /// The random numbers that belong to one position of the stream. Everything random about an item comes from here, in a
 /// fixed order, so that the item depends on nothing else.
 pub fn random(seed: u64, position: u64) -> ChaCha8Rng {
+    random_of(seed, position, *b"training")
+}
+
+/// The random numbers of number `index` of `seed`, other ones for every `purpose`.
+pub fn random_of(seed: u64, index: u64, purpose: [u8; 8]) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&position.to_le_bytes());
-    key[16..24].copy_from_slice(b"training");
+    key[8..16].copy_from_slice(&index.to_le_bytes());
+    key[16..24].copy_from_slice(&purpose);
     ChaCha8Rng::from_seed(key)
 }
 

@@ -230,7 +230,7 @@ fn list(folder: &Path) -> Result<Listing, DataError> {
         if name.starts_with('.') {
             continue;
         }
-        if path.extension().is_some_and(|extension| extension == "txt") {
+        if is_caption(&path) {
             listing.captions.insert(name.trim_end_matches(".txt").to_string(), path);
         } else if has_video_extension(&path) || path.is_dir() && holds_pictures(&path) {
             listing.clips.push(name);
@@ -268,4 +268,9 @@ fn captioned(
         }
     };
     Ok(Item { file: file.into(), caption: caption.trim().into(), or_folder: false })
+}
+
+/// Whether `path` is named as a caption is, that lies beside what it is of.
+pub fn is_caption(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "txt")
 }

@@ -38,7 +38,7 @@ pub struct Region {
     pub colour: [f64; 3],
     /// Mean RGB of what lies around it, in levels.
     pub background: [f64; 3],
-    /// Share of its area that is not its own colour: 0 for what is filled, 0.1 to 0.5 for outlines.
+    /// Share of its area that is not its own colour: 0 for what is filled, more for outlines, whose insides are paler.
     pub hole: f64,
     /// How much of each pixel it covers, 0 to 1.
     pub(super) coverage: Plane,

@@ -67,6 +67,21 @@ pub struct Show {
     pub rows: Vec<(String, Vec<Clip>)>,
 }
 
+impl Show {
+    /// Of all `rows` and `prompts` the first `count`.
+    pub fn of_first(
+        count: usize,
+        title: impl Into<String>,
+        prompts: Vec<String>,
+        rows: Vec<(String, Vec<Clip>)>,
+    ) -> Show {
+        let mut show = Show { title: title.into(), prompts, rows };
+        show.prompts.truncate(count);
+        show.rows.iter_mut().for_each(|(_, clips)| clips.truncate(count));
+        show
+    }
+}
+
 /// Curves through numbers of the same claim; over several seeds, through their means.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plot {
@@ -83,12 +98,17 @@ pub struct Plot {
 impl Finding {
     /// Adds a number without a target.
     pub fn note(&mut self, name: impl Into<String>, unit: Unit, value: f64) {
-        self.numbers.push(Number { name: name.into(), value, unit, target: None });
+        self.number(name, unit, value, None);
     }
 
     /// Adds a number with its target.
     pub fn claim(&mut self, name: impl Into<String>, unit: Unit, value: f64, target: Target) {
-        self.numbers.push(Number { name: name.into(), value, unit, target: Some(target) });
+        self.number(name, unit, value, Some(target));
+    }
+
+    /// Adds a number, which may have a target.
+    pub fn number(&mut self, name: impl Into<String>, unit: Unit, value: f64, target: Option<Target>) {
+        self.numbers.push(Number { name: name.into(), value, unit, target });
     }
 }
 

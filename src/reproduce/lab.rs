@@ -27,7 +27,7 @@ use crate::{
 const RECORD: &str = "step.json";
 
 /// Changes when results of the same inputs would be different.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Who is told how it goes.
 pub trait Watcher: Send {
@@ -44,7 +44,7 @@ pub trait Watcher: Send {
 pub struct Record {
     /// Its name.
     pub name: String,
-    /// How long it took, in the call that finished it.
+    /// How long it took, in the call that finished it: what an interrupted call did before is not in it.
     pub seconds: f64,
     /// What else there is to say about it, such as the seconds per update of a training.
     pub notes: Value,

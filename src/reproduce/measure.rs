@@ -84,7 +84,7 @@ pub fn cameras(clips: &[Clip]) -> Vec<Similarity> {
     clips.par_iter().map(camera::fit).collect()
 }
 
-/// The share of cameras that do `motion`, and nothing else as strongly.
+/// The share of cameras that do `motion`, and nothing else that counts beside it ([`Similarity::shows`]).
 pub fn share_of_camera(cameras: &[Similarity], motion: augment::Motion) -> f64 {
     share(cameras, |found| found.shows(motion))
 }

@@ -77,13 +77,13 @@ impl Lab<'_> {
         })
     }
 
-    /// What is seen in the folder of [`Lab::references`].
+    /// The clips of [`Lab::references`], every other frame of them, as a module is trained on and samples.
     pub fn reference_clips(&mut self, motion: augment::Motion) -> Result<Vec<Clip>> {
         let folder = self.references(motion)?;
         let count = self.budget().references.iter().copied().max().unwrap_or(0);
         let read = |index| {
             let (frames, _) = decode::read_all(&folder.join(Format::default().name(index)))?;
-            Ok(Clip { frames, fps: FPS })
+            Ok(Clip { frames: frames.into_iter().step_by(2).take(self.budget().frames).collect(), fps: FPS })
         };
         (0..count).map(read).collect()
     }

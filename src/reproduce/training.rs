@@ -21,6 +21,9 @@ use crate::{
     yaml,
 };
 
+/// The rows that a run writes, one per update.
+const METRICS: &str = "metrics.jsonl";
+
 /// A training: a stage, its configuration, and what is set in it.
 pub(super) struct Training<'a> {
     /// Name of the step.
@@ -31,7 +34,7 @@ pub(super) struct Training<'a> {
     pub config: &'a str,
     /// Keys that are set over the file's, `key=value`.
     pub set: Vec<String>,
-    /// Updates at most, where the file says a number of them.
+    /// Updates at most.
     pub most: Option<i64>,
     /// The clips: a table, and the folder they lie in where the table does not say.
     pub data: (PathBuf, Option<PathBuf>),
@@ -58,15 +61,6 @@ impl Lab<'_> {
         match single.as_slice() {
             [file] if file.is_file() => Ok(file.clone()),
             _ => Ok(weights),
-        }
-    }
-
-    /// How many updates a training of `stage` takes, as the configuration file `name`, without `.yaml`, says.
-    pub(super) fn updates(&self, stage: Stage, name: &str) -> Result<i64> {
-        let file = self.settings.configs.join(format!("{name}.yaml"));
-        match self.budget().training_steps {
-            Some(steps) => Ok(steps),
-            None => Ok(config::load(stage, Some(&file), &[])?.max_train_steps),
         }
     }
 
@@ -103,7 +97,9 @@ impl Lab<'_> {
         }
         let mut config = config::load(training.stage, Some(&file), &overrides)?;
         if let Some(most) = training.most {
-            config.max_train_steps = config.max_train_steps.min(most);
+            let by_epochs = config.max_train_steps < 0;
+            config.max_train_steps = if by_epochs { most } else { config.max_train_steps.min(most) };
+            config.max_train_epoch = -1;
         }
         Ok(config)
     }
@@ -144,7 +140,7 @@ impl Lab<'_> {
         let weights = folder.join("weights");
         let export = finished.folder.join("export");
         fs::rename(&export, &weights).map_err(|error| files::failed(&weights, "move the weights to", error))?;
-        for name in ["config.yaml", "metrics.jsonl"] {
+        for name in ["config.yaml", METRICS] {
             let from = finished.folder.join(name);
             fs::copy(&from, folder.join(name)).map_err(|error| files::failed(&from, "copy", error))?;
         }
@@ -156,6 +152,16 @@ impl Lab<'_> {
             "last_loss": loss,
         }))
     }
+}
+
+/// How many updates the training had that left `weights`.
+pub(super) fn updates(weights: &Path) -> Result<u64> {
+    let rows = weights.ancestors().map(|folder| folder.join(METRICS)).find(|rows| rows.is_file());
+    let rows = rows.with_context(|| format!("{}: no {METRICS} lies beside it", weights.display()))?;
+    let text = fs::read_to_string(&rows).with_context(|| format!("{}: cannot be read", rows.display()))?;
+    let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
+        .with_context(|| format!("{}: its last line is no row of a training", rows.display()))?;
+    last["step"].as_u64().with_context(|| format!("{}: its last line tells no step", rows.display()))
 }
 
 /// The run in `runs` that can be gone on with.

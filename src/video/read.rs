@@ -16,7 +16,7 @@ const WORTH_A_SEEK: usize = 8;
 ///
 /// The stamps of all frames are known from [`Video::open`] on, so a frame is found by its stamp and never by guessing from
 /// the frame rate. Files whose stamps cannot be trusted (none, repeated, or a container that seeks to the wrong place, such
-/// as MPEG-TS) are decoded from the start and counted. Rotation and pixel aspect that the file may declare are ignored.
+/// as MPEG-TS) are decoded from the start and counted; so is a frame that does not decode from the key frame before it. Rotation and pixel aspect that the file may declare are ignored.
 pub struct Video {
     path: PathBuf,
     track: Track,
@@ -76,21 +76,24 @@ impl Video {
             return Err(VideoError::OutOfRange { path: self.path.clone(), frame: index, frames: self.len() });
         }
         if self.seeks {
-            if let Some(picture) = self.by_stamp(index)? {
-                return self.rgb(index, &picture);
+            match self.by_stamp(index)? {
+                Sought::Found(picture) => return self.rgb(index, &picture),
+                // Other frames may well be read by a jump.
+                Sought::Unreadable => {}
+                Sought::Elsewhere => {
+                    tracing::debug!(path = %self.path.display(), "seeking is not exact here; decoding from the start");
+                    self.seeks = false;
+                }
             }
-            tracing::debug!(path = %self.path.display(), "seeking is not exact here; decoding from the start");
-            self.seeks = false;
             self.cursor = Cursor::at_start(&self.path, &self.track)?;
         }
         let picture = self.by_counting(index)?;
         self.rgb(index, &picture)
     }
 
-    /// The frame with the stamp of `index`, or `None` if it is not where the stamps say, or does not decode after a jump: what
-    /// some encoders mark as a key frame is a point of recovery, from which later frames still lean on earlier ones.
-    fn by_stamp(&mut self, index: usize) -> Result<Option<frame::Video>, VideoError> {
-        let Some(stamps) = &self.track.stamps else { return Ok(None) };
+    /// Looks for the frame with the stamp of `index`, from the nearest key frame before it.
+    fn by_stamp(&mut self, index: usize) -> Result<Sought, VideoError> {
+        let Some(stamps) = &self.track.stamps else { return Ok(Sought::Elsewhere) };
         let wanted = stamps.all[index];
         let key = stamps.keys[..stamps.keys.partition_point(|k| *k <= wanted)].last().copied();
         let behind = self.cursor.next > index;
@@ -99,9 +102,9 @@ impl Video {
         });
         if behind || far {
             // Without a key frame before it (a video that starts in mid-stream) only the start will do.
-            let Some(key) = key else { return Ok(None) };
+            let Some(key) = key else { return Ok(Sought::Elsewhere) };
             if !self.cursor.seek(key, &self.track) {
-                return Ok(None);
+                return Ok(Sought::Elsewhere);
             }
         }
         loop {
@@ -109,16 +112,16 @@ impl Video {
                 Ok(Some(picture)) => match picture.timestamp() {
                     Some(stamp) if stamp == wanted => {
                         if self.cursor.jumped() && is_damaged(&picture) {
-                            return Ok(None);
+                            return Ok(Sought::Unreadable);
                         }
                         self.cursor.next = index + 1;
-                        return Ok(Some(picture));
+                        return Ok(Sought::Found(picture));
                     }
                     Some(stamp) if stamp < wanted => {}
-                    _ => return Ok(None),
+                    _ => return Ok(Sought::Elsewhere),
                 },
-                Ok(None) => return Ok(None),
-                Err(_) if self.cursor.jumped() => return Ok(None),
+                Ok(None) => return Ok(Sought::Elsewhere),
+                Err(_) if self.cursor.jumped() => return Ok(Sought::Unreadable),
                 Err(error) => return Err(self.decode_error(index, error)),
             }
         }
@@ -158,6 +161,17 @@ impl Video {
         self.cursor.next = usize::MAX;
         VideoError::Decode { path: self.path.clone(), frame, reason: error.to_string() }
     }
+}
+
+/// What a search by stamps came to.
+enum Sought {
+    /// The frame.
+    Found(frame::Video),
+    /// It does not decode from the key frame before it. Some encoders mark as key frames what are only recovery points: later
+    /// frames still refer to frames before them.
+    Unreadable,
+    /// It is not where the stamps say.
+    Elsewhere,
 }
 
 fn is_damaged(picture: &frame::Video) -> bool {

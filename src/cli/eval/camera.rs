@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     clip::Clip,
-    data::{augment::Motion, decode},
+    data::{augment::Motion, decode, index::is_caption},
     eval::camera,
 };
 
@@ -54,7 +54,7 @@ struct Found {
 
 /// Fits and prints.
 pub fn run(args: Args) -> Result<()> {
-    let clips: Vec<&PathBuf> = args.clips.iter().filter(|path| path.extension().is_none_or(|it| it != "txt")).collect();
+    let clips: Vec<&PathBuf> = args.clips.iter().filter(|path| !is_caption(path)).collect();
     if clips.is_empty() {
         return Err(usage("only captions (.txt) were given; name the clips beside them"));
     }

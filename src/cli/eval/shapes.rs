@@ -66,9 +66,9 @@ pub struct Args {
     /// Classifier-free guidance
     #[arg(long, value_name = "X", default_value_t = 4.0)]
     guidance_scale: f64,
-    /// Frames per animation
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=1024))]
-    frames: u32,
+    /// Frames per animation (8 unless given)
+    #[arg(long, value_name = "N", requires = "motion", value_parser = clap::value_parser!(u32).range(2..=1024))]
+    frames: Option<u32>,
     /// auto, cpu, cuda or cuda:n
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -133,7 +133,7 @@ impl Args {
             adapter: self.adapter.clone().map(|path| (path, self.adapter_scale)),
             motion_loras: loras.into_iter().map(|entry| (entry.path, entry.alpha)).collect(),
             prompts: Vec::new(),
-            frames: if animated { self.frames as usize } else { 1 },
+            frames: if animated { self.frames.unwrap_or(8) as usize } else { 1 },
             first_seed: 1000 * (i64::from(self.seed) + 1),
         };
         if let Err((_, message)) = order.cast()?.schedule(&Base::open(&self.base)?).check(self.steps) {

@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, f64::consts::PI};
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
-use super::super::choice::{below, between};
+use super::super::choice::{below, between, random_of};
 
 type Rgb = [u8; 3];
 
@@ -321,11 +320,7 @@ fn way(random: &mut ChaCha8Rng, motion: Motion, radius: f64) -> (Pose, Pose) {
 }
 
 fn random(seed: u64, index: u64) -> ChaCha8Rng {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&index.to_le_bytes());
-    key[16..22].copy_from_slice(b"shapes");
-    ChaCha8Rng::from_seed(key)
+    random_of(seed, index, *b"shapes\0\0")
 }
 
 fn pick<T: Copy, const N: usize>(random: &mut ChaCha8Rng, from: [T; N]) -> T {

@@ -16,14 +16,17 @@ use crate::{
     data::shapes::{STRENGTH, Scene, veil},
 };
 
-pub(super) const EXPERIMENT: &str = "Two modules, trained with and without stage 1, the second for fewer updates (what it has not \
-    learned yet of the watermark makes the claim harder). Energy of the watermark in their animations, the first \
-    at adapter scales from 0 to 1.";
+pub(super) const EXPERIMENT: &str = "Two modules, trained with and without stage 1, the second for fewer updates (what it \
+    has not learned yet of the watermark makes the claim harder). Energy of the watermark in their animations, the first at \
+    adapter scales from 0 to 1.";
 
 const SCALES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// A fall that does not count, in shares of the energy without the adapter: the noise of so few prompts.
 const NOISE: f64 = 0.02;
+
+/// The least energy without stage 1 to compare with, as a share of that of the clips.
+const FAINTEST: f64 = 0.1;
 
 pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let (adapter, module, other) = (lab.adapter()?, lab.module()?, lab.module_without_adapter()?);
@@ -41,7 +44,9 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let (energy, rendered) = (watermark(&without), lab.rendered(&scenes));
     let marked: Vec<Clip> = rendered.iter().map(|clip| veil(clip, STRENGTH)).collect();
     let mut found = Finding::default();
-    found.claim("energy at scale 0, over that without stage 1", Times, energies[0] / energy, AtMost(0.2));
+    // Where the module trained without stage 1 brings no watermark, there is nothing to keep out.
+    let ratio = if energy >= FAINTEST * watermark(&marked) { energies[0] / energy } else { f64::NAN };
+    found.claim("energy at scale 0, over that without stage 1", Times, ratio, AtMost(0.2));
     let rises = energies.windows(2).all(|pair| pair[1] - pair[0] >= -NOISE * energy);
     found.claim("energy rises with the scale (1 is yes)", Plain, f64::from(u8::from(rises)), AtLeast(1.0));
     for (scale, energy) in SCALES.iter().zip(&energies) {
@@ -52,11 +57,8 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     found.note("energy of veiled clips", Plain, watermark(&marked));
     found.plots.push(plot());
     rows.push(("trained without stage 1".into(), without));
-    for (_, clips) in &mut rows {
-        clips.truncate(6);
-    }
-    let prompts = scenes.iter().take(6).map(Scene::caption).collect();
-    found.shows.push(Show { title: "The same prompts and noise at each scale".into(), prompts, rows });
+    let prompts = scenes.iter().map(Scene::caption).collect();
+    found.shows.push(Show::of_first(6, "The same prompts and noise at each scale", prompts, rows));
     Ok(found)
 }
 

@@ -13,11 +13,11 @@ use super::super::{
     },
     measure::{Similarity, amount_of_camera, cameras, share_of_all, share_of_camera},
     named,
+    training::updates,
 };
 use crate::{
     clip::Clip,
     data::{augment::Motion, shapes::Scene},
-    train::Stage,
 };
 
 pub(super) const EXPERIMENT: &str = "MotionLoRAs of three camera moves, from few reference clips and of low ranks, on the \
@@ -49,11 +49,7 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
                 let made = shoot(lab, &order, &scenes, &[(&lora, 1.0)])?;
                 let moved = cameras(&made);
                 let share = share_of_camera(&moved, motion);
-                if clips == most {
-                    found.claim(cell(motion, clips, rank), Share, share, AtLeast(0.9));
-                } else {
-                    found.note(cell(motion, clips, rank), Share, share);
-                }
+                found.number(cell(motion, clips, rank), Share, share, (clips == most).then_some(AtLeast(0.9)));
                 if (clips, rank) == (most, middle) {
                     rows.push((name.clone(), made));
                     kept.push((motion, lora, moved));
@@ -64,10 +60,10 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     }
     for &rank in &ranks {
         let lora = lab.motion_lora(MOVES[0], most, rank)?;
+        found.note(format!("updates at rank {rank}"), Count, updates(&lora)? as f64);
         let size = fs::metadata(&lora).with_context(|| format!("{}: cannot be read", lora.display()))?.len();
         found.note(format!("size of rank {rank}"), Bytes, size as f64);
     }
-    found.note("updates of each", Count, lab.updates(Stage::MotionLora, "motionlora")? as f64);
     let [(one, first, _), (other, second, _), ..] = kept.as_slice() else { unreachable!("there are three moves") };
     let together = shoot(lab, "two-together", &scenes, &[(first, 1.0), (second, 1.0)])?;
     let name = format!("{} and {} together", named(one), named(other));
@@ -76,15 +72,15 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     for (motion, lora, whole) in &kept {
         let half = shoot(lab, &format!("half-{}", named(motion)), &scenes, &[(lora, 0.5)])?;
         let name = format!("{} at scale 0.5, amount over that at 1", named(motion));
-        let ratio = amount_of_camera(&cameras(&half), *motion) / amount_of_camera(whole, *motion);
+        let (part, all) = (amount_of_camera(&cameras(&half), *motion), amount_of_camera(whole, *motion));
+        // Of what does not show there is no half.
+        let shows = whole.first().is_some_and(|one| all >= one.least(*motion));
+        let ratio = if shows { part / all } else { f64::NAN };
         found.claim(name, Times, ratio, Between(0.3, 0.7));
         rows.push((format!("{} at scale 0.5", named(motion)), half));
     }
-    for (_, clips) in &mut rows {
-        clips.truncate(6);
-    }
     let title = format!("MotionLoRAs of rank {middle} from {most} clips; the same prompts and noise");
-    found.shows.push(Show { title, prompts: scenes.iter().take(6).map(Scene::caption).collect(), rows });
+    found.shows.push(Show::of_first(6, title, scenes.iter().map(Scene::caption).collect(), rows));
     Ok(found)
 }
 

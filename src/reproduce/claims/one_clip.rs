@@ -36,11 +36,7 @@ pub(super) fn table(found: &mut Finding, lab: &mut Lab, who: &str, clips: &[Clip
     let again = lab.through_vae(&rendered)?;
     let own = jumps(clips);
     for (name, value) in jump_parts(jump_ratio(&own, &jumps(&rendered))) {
-        if targets {
-            found.claim(format!("{name}{who}"), Times, value, AtMost(1.5));
-        } else {
-            found.note(format!("{name}{who}"), Times, value);
-        }
+        found.number(format!("{name}{who}"), Times, value, targets.then_some(AtMost(1.5)));
     }
     for (name, value) in jump_parts(jump_ratio(&own, &jumps(&again))) {
         found.note(format!("{name}{who}, over the VAE's"), Times, value);

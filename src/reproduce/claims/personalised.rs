@@ -50,11 +50,8 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
         found.note(format!("shape and colour, {name}"), Share, share(&verdicts, |one| one.shows));
         rows.push((name, clips));
     }
-    for (_, clips) in &mut rows {
-        clips.truncate(8);
-    }
-    let prompts = scenes.iter().take(8).map(Scene::caption).collect();
-    found.shows.push(Show { title: "The same module, prompts and noise in three models".into(), prompts, rows });
+    let prompts = scenes.iter().map(Scene::caption).collect();
+    found.shows.push(Show::of_first(8, "The same module, prompts and noise in three models", prompts, rows));
     Ok(found)
 }
 

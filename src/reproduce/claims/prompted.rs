@@ -43,11 +43,7 @@ pub(super) fn table(found: &mut Finding, lab: &Lab, who: &str, clips: &[Clip], t
     let moves = |half: &[Verdict]| share(half, |one| one.moves);
     for (name, half, limit) in [("seen", seen, 0.95), ("held out", held_out, 0.85)] {
         let name = format!("prompted motion, {name}{who}");
-        if targets {
-            found.claim(name, Share, moves(half), AtLeast(limit));
-        } else {
-            found.note(name, Share, moves(half));
-        }
+        found.number(name, Share, moves(half), targets.then_some(AtLeast(limit)));
     }
     found.note(format!("shape and colour{who}"), Share, share(&verdicts, |one| one.shows));
     found.note(format!("all three{who}"), Share, share(&verdicts, |one| one.moves && one.shows));

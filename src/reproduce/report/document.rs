@@ -32,7 +32,7 @@ pub struct Document {
     pub claims: Vec<ClaimRow>,
     /// Every step in the order in which it was needed.
     pub steps: Vec<Record>,
-    /// What all steps took together, those included that an earlier call made.
+    /// What all steps took together, those included that an earlier call made, each in the call that finished it.
     pub seconds: f64,
 }
 
