@@ -11,6 +11,9 @@ use crate::frame::Frame;
 /// shape, what belongs to it is 0.
 pub type Descriptor = [f64; 7];
 
+/// The largest hole of what is filled, as a share of its area; the least of outlines are nearly twice as large.
+const FILLED: f64 = 0.023;
+
 /// Describes how `frame` is painted.
 pub fn descriptor(frame: &Frame) -> Descriptor {
     let tinges = tinges(frame);
@@ -18,7 +21,15 @@ pub fn descriptor(frame: &Frame) -> Descriptor {
     let light = Plane::of(frame, luminance);
     let [u, v] = behind.map(|level| level / 12.0);
     let [contrast, hole, glow] = shape(frame, &tinges, behind).unwrap_or_default();
-    [u, v, median(light.values.clone()) / 250.0, contrast / 160.0, (8.0 * hole).min(1.0), 2.0 * glow, sharpness(&light)]
+    [
+        u,
+        v,
+        median(light.values.clone()) / 250.0,
+        contrast / 160.0,
+        ((hole - FILLED) / FILLED).clamp(0.0, 1.0),
+        2.0 * glow,
+        sharpness(&light),
+    ]
 }
 
 /// The shape's distance from the background in tinge, in levels; the share of its hole; and, as a share of that distance,
