@@ -39,7 +39,7 @@ motion=$(train motion --adapter "$adapter" "${clips[@]}" --max-steps "$steps")
 step "stage 3: a MotionLoRA learns a camera that pans to the left, on twenty clips"
 "$animatediff" data shapes "$out/vistas" --domain vistas --clips 20 --size 96
 "$animatediff" data augment "$out"/vistas/vistas/* --motion pan-left --frames 16 -o "$out/pan_left"
-pan=$(train motionlora --motion "$motion" --videos "$out/pan_left" --max-steps $((steps / 10)))
+pan=$(train motionlora --motion "$motion" --videos "$out/pan_left" --set lora.rank=32 --max-steps $((steps / 10)))
 
 step "animations: a prompt for each direction; with the adapter; with the MotionLoRA"
 sample() {

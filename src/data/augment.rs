@@ -84,12 +84,20 @@ pub fn crop(motion: Motion, extent: Extent, source: Size, target: Size, time: f6
     };
     let moving = centred(extent.slide);
     // Along the motion it stays within the largest crop, however long the picture is; across it may lie anywhere.
-    let along = |time: f64, size: f64, room: f64| room / 2.0 + (size / extent.slide - size) * (time - 0.5);
+    let whole = centred(1.0);
     let across = |size: f64, room: f64| size / 2.0 + (room - size) * extent.across;
     // Equal factors per frame look like an even speed.
     let zoom = |time: f64| centred(extent.zoom.powf(time));
-    let pan = |time: f64| Crop { x: along(time, moving.width, width), y: across(moving.height, height), ..moving };
-    let tilt = |time: f64| Crop { x: across(moving.width, width), y: along(time, moving.height, height), ..moving };
+    let pan = |time: f64| Crop {
+        x: width / 2.0 + (whole.width - moving.width) * (time - 0.5),
+        y: across(moving.height, height),
+        ..moving
+    };
+    let tilt = |time: f64| Crop {
+        x: across(moving.width, width),
+        y: height / 2.0 + (whole.height - moving.height) * (time - 0.5),
+        ..moving
+    };
     let roll =
         |time: f64| Crop { angle: extent.turn * (time - 0.5), ..centred(roll_share(source, target, extent.turn)) };
     match motion {

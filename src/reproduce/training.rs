@@ -14,15 +14,13 @@ use crate::{
     config, files,
     train::{
         Config, Refused, Stage, checkpoint,
-        folder::CHECKPOINTS,
+        folder::{CHECKPOINTS, METRICS},
+        metrics,
         run::{Observer, Pace, Run, Summary},
         trainer::StepReport,
     },
     yaml,
 };
-
-/// The rows that a run writes, one per update.
-const METRICS: &str = "metrics.jsonl";
 
 /// A training: a stage, its configuration, and what is set in it.
 pub(super) struct Training<'a> {
@@ -157,11 +155,13 @@ impl Lab<'_> {
 /// How many updates the training had that left `weights`.
 pub(super) fn updates(weights: &Path) -> Result<u64> {
     let rows = weights.ancestors().map(|folder| folder.join(METRICS)).find(|rows| rows.is_file());
-    let rows = rows.with_context(|| format!("{}: no {METRICS} lies beside it", weights.display()))?;
-    let text = fs::read_to_string(&rows).with_context(|| format!("{}: cannot be read", rows.display()))?;
-    let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
-        .with_context(|| format!("{}: its last line is no row of a training", rows.display()))?;
-    last["step"].as_u64().with_context(|| format!("{}: its last line tells no step", rows.display()))
+    let rows = rows.with_context(|| {
+        format!("{}: no {METRICS} lies beside it; remove its folder to repeat the training", weights.display())
+    })?;
+    let last = metrics::read(&rows)?.pop().and_then(|row| row.get("step")?.as_u64());
+    last.with_context(|| {
+        format!("{}: its last row tells no step; remove its folder to repeat the training", rows.display())
+    })
 }
 
 /// The run in `runs` that can be gone on with.

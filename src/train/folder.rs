@@ -13,6 +13,8 @@ use crate::files::{self, failed};
 const LOCK: &str = ".lock";
 /// The folder of checkpoints in a run's folder.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// The rows of a run, one per step, in its folder.
+pub const METRICS: &str = "metrics.jsonl";
 const CONFIG: &str = "config.yaml";
 const WORDS: usize = 10;
 const STEM_BYTES: usize = 100;
@@ -87,7 +89,7 @@ impl RunFolder {
 
     /// One JSON row per step.
     pub fn metrics(&self) -> PathBuf {
-        self.root.join("metrics.jsonl")
+        self.root.join(METRICS)
     }
 
     /// TensorBoard's event files.

@@ -16,7 +16,8 @@ const WORTH_A_SEEK: usize = 8;
 ///
 /// The stamps of all frames are known from [`Video::open`] on, so a frame is found by its stamp and never by guessing from
 /// the frame rate. Files whose stamps cannot be trusted (none, repeated, or a container that seeks to the wrong place, such
-/// as MPEG-TS) are decoded from the start and counted; so is a frame that does not decode from the key frame before it. Rotation and pixel aspect that the file may declare are ignored.
+/// as MPEG-TS) are decoded from the start and counted; so is a frame that does not decode from the key frame before it.
+/// Rotation and pixel aspect that the file may declare are ignored.
 pub struct Video {
     path: PathBuf,
     track: Track,

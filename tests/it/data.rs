@@ -866,6 +866,7 @@ fn shapes_make_a_set_that_loads() {
     assert_eq!(dataset.decode(0, 0).unwrap().pixels, pixels::pixels(&[picture], Size::square(32), false));
     for (line, told) in [
         ("shapes OUT/u --veil 2", "--veil 2: give a strength from 0 to 1"),
+        ("shapes OUT/u --domain vistas --split seen", "--split is of clips, and these are vistas"),
         ("shapes OUT/u --domain stills --split all", "--split is of clips, and these are stills"),
         ("shapes OUT/u --domain stills --format mp4", "--format is of clips"),
         ("shapes OUT/u --domain vistas --veil 0", "--veil is of clips, and these are vistas"),

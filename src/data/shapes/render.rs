@@ -14,8 +14,8 @@ const SAMPLES: usize = 4;
 const OUTLINE: f64 = 0.34;
 
 /// How much of the outline's colour is washed over the paper within. On 8 × 8 latents bare outlines break in motion, and then
-/// cannot be followed: of 32 clips of a base fine-tuned for 400 updates at a rate of 2.0e-4, 62.5 % showed the prompted motion with a wash of 0.35, 75 %
-/// with this.
+/// cannot be followed: of 32 clips of a base fine-tuned for 400 updates at a rate of 2.0e-4, 62.5 % showed the prompted motion
+/// with a wash of 0.35, 75 % with this.
 const WASH: f64 = 0.65;
 
 /// Radius of a disc, half the side of a square and the distance of a triangle's corners, all in radii of the scene. Areas differ

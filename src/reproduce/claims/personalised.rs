@@ -28,8 +28,8 @@ pub(super) fn examine(lab: &mut Lab) -> Result<Finding> {
     let order = lab.order("in-the-base", Some(module.clone()), &scenes);
     let flat = lab.shoot(&order)?;
     let mut found = Finding::default();
-    let verdicts_there = verdicts(&flat, &scenes, Style::Flat);
-    found.note("prompted motion, base", Share, share(&verdicts_there, |one| one.moves));
+    let in_base = share(&verdicts(&flat, &scenes, Style::Flat), |one| one.moves);
+    found.note("prompted motion, base", Share, in_base);
     let mut rows = vec![("base".to_owned(), flat.clone())];
     for style in [Style::Outlines, Style::Night] {
         let name = named(&style);
