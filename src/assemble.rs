@@ -4,11 +4,18 @@
 
 mod base;
 mod error;
+pub mod folder;
+pub mod infer;
 mod motion;
+mod outline;
 
-pub use base::{Base, SCHEDULER};
+pub use base::{Base, BaseFiles, SCHEDULER, TextExtras, configs_metadata, read_unet};
 pub use error::AssembleError;
-pub use motion::{ARCHITECTURE_KEY, InferenceConfig, Motion, SCHEDULE_KEY, read_adapter, read_motion_lora};
+pub use motion::{
+    ARCHITECTURE_KEY, GROUPS_KEY, InferenceConfig, Motion, SCHEDULE_KEY, adapter_tables, position_tables, read_adapter,
+    read_lora, read_motion_lora,
+};
+pub use outline::outline;
 
 use tch::{Device, Kind};
 
@@ -52,7 +59,7 @@ impl<'a> UNetParts<'a> {
         let given = self.added.as_ref().map(|added| (added.origin().to_owned(), 2 * added.len()));
         if let Some(added) = self.added {
             added.check_fit(&tensors)?;
-            tensors.extend(added.into_tensors());
+            tensors.extend(added.into_tensors()?);
         }
         let config = &self.base.unet;
         if let Some(motion) = &motion_config {
@@ -60,7 +67,7 @@ impl<'a> UNetParts<'a> {
         }
         let home = |missing: &str| match missing.contains("motion_modules.") {
             true => motion_file,
-            false => Some(self.base.dir.join("unet").display().to_string()),
+            false => Some(self.base.unet_home()),
         };
         let (unet, store) = build("the UNet", tensors, home, plan, device, frozen_kind, |params| {
             UNet::new(params, config, motion_config.as_ref())

@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand. The only part of the program that prints: results to standard output,
 //! progress and logs to standard error.
 
+mod convert;
 pub mod data;
 mod doctor;
 mod eval;
+mod hub;
 mod init;
 mod inspect;
 mod progress;
@@ -22,8 +24,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    assemble::AssembleError, data::DataError, tokenizer::TokenizerError, train::Refused, video::VideoError,
-    weights::WeightsError, yaml::YamlError,
+    assemble::AssembleError, convert as convert_order, data::DataError, tokenizer::TokenizerError, train::Refused,
+    video::VideoError, weights::WeightsError, yaml::YamlError,
 };
 
 /// Trains and samples AnimateDiff: domain adapter, motion module and MotionLoRA
@@ -48,6 +50,8 @@ enum Command {
     Init(init::Args),
     /// Make small training sets
     Data(data::Args),
+    /// Write weights in another tool's format, or merged into one another
+    Convert(convert::Args),
     /// Say what a weight file holds
     Inspect(inspect::Args),
     /// Say what this machine and this build can do
@@ -82,6 +86,7 @@ pub(crate) fn as_usage(error: anyhow::Error) -> anyhow::Error {
 
 /// Runs the command; the code is what the process ends with.
 pub fn run(cli: Cli) -> Result<ExitCode> {
+    hub::show_downloads();
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
@@ -89,6 +94,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Reproduce(args) => reproduce::run(args),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     }
@@ -141,6 +147,7 @@ fn is_input(error: &anyhow::Error) -> bool {
             || cause.is::<TokenizerError>()
             || cause.downcast_ref::<DataError>().is_some_and(|error| !matches!(error, DataError::Threads(_)))
             || cause.is::<Refused>()
+            || cause.is::<convert_order::Refused>()
             || cause.downcast_ref::<VideoError>().is_some_and(|error| !matches!(error, VideoError::Write { .. }))
     })
 }

@@ -106,6 +106,12 @@ impl Config {
             _ => Ok(()),
         }
     }
+
+    /// The table or the folder that the clips come from, by its name.
+    pub fn source(&self) -> String {
+        let name = self.csv_path.as_ref().or(self.videos.as_ref()).and_then(|path| path.file_name());
+        name.map_or(String::new(), |name| name.to_string_lossy().into_owned())
+    }
 }
 
 /// What happens to videos that are too short for `sample_n_frames` and `sample_stride`.

@@ -104,6 +104,24 @@ pub fn remove_staging(dir: &Path) -> Result<usize> {
     Ok(removed)
 }
 
+/// Copies a file, or a folder with all that is in it, making the folders that it goes into.
+///
+/// # Errors
+/// Names both paths.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("{}: cannot be copied to {}", from.display(), to.display());
+    if from.is_dir() {
+        for entry in fs::read_dir(from).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    fs::create_dir_all(parent(to)).with_context(failed)?;
+    fs::copy(from, to).with_context(failed)?;
+    Ok(())
+}
+
 /// Removes a file, or a folder with all that is in it; a link is removed itself, never followed.
 pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }

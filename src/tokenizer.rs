@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -48,6 +49,16 @@ pub struct Tokenizer {
     length: usize,
     start: i64,
     end: i64,
+    /// Longest first: the name of one may be the start of another's.
+    words: Vec<Word>,
+}
+
+/// A word with ids of its own, which the vocabulary does not have.
+#[derive(Debug)]
+struct Word {
+    /// In lower case, as prompts are compared.
+    text: String,
+    ids: Range<i64>,
 }
 
 impl Tokenizer {
@@ -72,13 +83,30 @@ impl Tokenizer {
             Ok(i64::from(id))
         };
         let (start, end) = (special(START)?, special(END)?);
-        Ok(Tokenizer { engine, length: read_length(&dir.join("tokenizer_config.json"))?, start, end })
+        let length = read_length(&dir.join("tokenizer_config.json"))?;
+        Ok(Tokenizer { engine, length, start, end, words: Vec::new() })
+    }
+
+    /// Has `text`, wherever it stands as a word in a prompt, in whatever case, mean `ids`: a textual-inversion embedding.
+    ///
+    /// # Errors
+    /// When the name is empty, or taken already.
+    pub fn add_word(&mut self, text: &str, ids: Range<i64>) -> Result<(), String> {
+        let text = text.trim().to_lowercase();
+        if text.is_empty() {
+            return Err("an embedding has an empty name: rename its file".into());
+        }
+        if self.words.iter().any(|word| word.text == text) {
+            return Err(format!("two embeddings are called `{text}`: rename one of the files"));
+        }
+        self.words.push(Word { text, ids });
+        self.words.sort_by_key(|word| std::cmp::Reverse(word.text.len()));
+        Ok(())
     }
 
     /// Exactly [`Tokenizer::length`] ids: start, the prompt's tokens as far as they fit, end, padded with end.
     pub fn encode(&self, prompt: &str) -> Vec<i64> {
-        let encoding = self.engine.encode_fast(prompt, false).expect("byte-level BPE has a token for every byte");
-        let tokens = encoding.get_ids().iter().map(|&id| i64::from(id)).take(self.length - 2);
+        let tokens = self.tokens(prompt).into_iter().take(self.length - 2);
         let mut ids: Vec<i64> = std::iter::once(self.start).chain(tokens).chain([self.end]).collect();
         ids.resize(self.length, self.end);
         ids
@@ -86,14 +114,64 @@ impl Tokenizer {
 
     /// Whether `prompt` is longer than what [`Tokenizer::encode`] keeps, and by how many tokens.
     pub fn dropped_tokens(&self, prompt: &str) -> usize {
-        let encoding = self.engine.encode_fast(prompt, false).expect("byte-level BPE has a token for every byte");
-        encoding.len().saturating_sub(self.length - 2)
+        self.tokens(prompt).len().saturating_sub(self.length - 2)
+    }
+
+    /// The ids of `prompt`, however many.
+    fn tokens(&self, prompt: &str) -> Vec<i64> {
+        let mut ids = Vec::new();
+        let mut rest = prompt;
+        while let Some((start, end, word)) = self.next_word(rest) {
+            ids.extend(self.plain_tokens(&rest[..start]));
+            ids.extend(word.ids.clone());
+            rest = &rest[end..];
+        }
+        ids.extend(self.plain_tokens(rest));
+        ids
+    }
+
+    fn plain_tokens(&self, text: &str) -> Vec<i64> {
+        let encoding = self.engine.encode_fast(text, false).expect("byte-level BPE has a token for every byte");
+        encoding.get_ids().iter().map(|&id| i64::from(id)).collect()
+    }
+
+    /// Where the first of our own words is in `text`: it must not be a part of a longer one.
+    fn next_word(&self, text: &str) -> Option<(usize, usize, &Word)> {
+        if self.words.is_empty() {
+            return None;
+        }
+        let joins = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        text.char_indices().find_map(|(start, _)| {
+            self.words.iter().find_map(|word| {
+                let end = start + matching_prefix(&text[start..], &word.text)?;
+                let (first, last) = (word.text.chars().next(), word.text.chars().next_back());
+                let before = joins(first) && joins(text[..start].chars().next_back());
+                let after = joins(last) && joins(text[end..].chars().next());
+                (!before && !after).then_some((start, end, word))
+            })
+        })
     }
 
     /// Ids per prompt.
     pub fn length(&self) -> usize {
         self.length
     }
+}
+
+/// How many bytes of `text` are `lower` but for their case, if it begins with that.
+fn matching_prefix(text: &str, lower: &str) -> Option<usize> {
+    let mut wanted = lower.chars();
+    let mut end = 0;
+    for c in text.chars() {
+        if wanted.as_str().is_empty() {
+            break;
+        }
+        for c in c.to_lowercase() {
+            (wanted.next()? == c).then_some(())?;
+        }
+        end += c.len_utf8();
+    }
+    wanted.as_str().is_empty().then_some(end)
 }
 
 /// `model_max_length` of a configuration that may be missing, as may the key.

@@ -49,7 +49,7 @@ def save(name, tensors, metadata=None):
     path.chmod(0o644)
     sort_metadata(path)
     for key, value in plain.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if value.is_floating_point() and not torch.isfinite(value.double()).all():
             raise ValueError(f"{name}: {key} is not finite")
     print(f"{path.name}: {len(plain)} tensors, {path.stat().st_size / 1024:.0f} KiB")
 

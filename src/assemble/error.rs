@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{model::unet::Unsupported, nn::Problems, tokenizer::TokenizerError, weights::WeightsError};
+use crate::{hub::HubError, model::unet::Unsupported, nn::Problems, tokenizer::TokenizerError, weights::WeightsError};
 
 /// Weights that do not make the model that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +10,12 @@ pub enum AssembleError {
     /// A file of weights.
     #[error(transparent)]
     File(#[from] WeightsError),
+    /// A file on the Hub.
+    #[error(transparent)]
+    Hub(HubError),
+    /// A word of an embedding.
+    #[error("{0}")]
+    Word(String),
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -10,16 +10,16 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Kind, Tensor};
 
 use self::vocabulary::Vocabulary;
 use super::{as_usage, usage};
 use crate::{
-    assemble::random,
+    assemble::{folder::write_configs, random},
     data::shapes,
     device::Precision,
-    files,
+    diffusion, files,
     model::{
         clip::{self, TextEncoder},
         unet::{self, Heads, UNet},
@@ -131,7 +131,7 @@ fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
     parameters += weights(&dir.join("vae/diffusion_pytorch_model.safetensors"), even(vae), kind)?;
     let (_, encoder) = random(|params| TextEncoder::new(params, &text_config));
     parameters += weights(&dir.join("text_encoder/model.safetensors"), wordy(encoder), kind)?;
-    configs(dir, &unet_config, &vae_config, &text_config)?;
+    write_configs(dir, &unet_config, &vae_config, &text_config, diffusion::Config::scaled_linear().process())?;
     tokenizer(&dir.join("tokenizer"), &preset.vocabulary(), &text_config)?;
     text(
         &dir.join("README.md"),
@@ -177,64 +177,6 @@ fn weights(path: &Path, store: Store, kind: Kind) -> Result<i64> {
     let metadata = BTreeMap::from([("format".into(), "pt".into()), (RANDOM_KEY.into(), "true".into())]);
     write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), &metadata)?;
     Ok(tensors.values().map(|tensor| tensor.numel() as i64).sum())
-}
-
-fn configs(dir: &Path, unet: &unet::Config, vae: &vae::Config, text_config: &clip::Config) -> Result<()> {
-    let levels = vae.block_out_channels.len();
-    let vae_extra = json!({
-        "_class_name": "AutoencoderKL",
-        "act_fn": "silu",
-        "down_block_types": vec!["DownEncoderBlock2D"; levels],
-        "up_block_types": vec!["UpDecoderBlock2D"; levels],
-        "sample_size": unet.sample_size * vae.downscale(),
-    });
-    let text_extra = json!({
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "projection_dim": text_config.hidden_size,
-        "layer_norm_eps": 1e-5,
-        "attention_dropout": 0.0,
-        "initializer_factor": 1.0,
-        "initializer_range": 0.02,
-        "bos_token_id": text_config.vocab_size - 2,
-        "eos_token_id": text_config.vocab_size - 1,
-        "pad_token_id": text_config.vocab_size - 1,
-    });
-    let index = json!({
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.42.1",
-        "feature_extractor": [null, null],
-        "requires_safety_checker": false,
-        "safety_checker": [null, null],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    });
-    let scheduler = json!({
-        "_class_name": "DDIMScheduler",
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": false,
-        "set_alpha_to_one": false,
-        "steps_offset": 1,
-    });
-    let unet_extra = json!({"_class_name": "UNet2DConditionModel"});
-    let with = |config: Value, extra: Value| -> Value {
-        let both = extra.as_object().into_iter().chain(config.as_object()).flatten();
-        both.map(|(key, value)| (key.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into()
-    };
-    let files = [
-        ("model_index.json", index),
-        ("scheduler/scheduler_config.json", scheduler),
-        ("unet/config.json", with(serde_json::to_value(unet)?, unet_extra)),
-        ("vae/config.json", with(serde_json::to_value(vae)?, vae_extra)),
-        ("text_encoder/config.json", with(serde_json::to_value(text_config)?, text_extra)),
-    ];
-    files.iter().try_for_each(|(name, json)| text(&dir.join(name), &format!("{json:#}\n")))
 }
 
 /// Its two special tokens take the last two ids, where CLIP has them.

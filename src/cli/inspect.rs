@@ -1,23 +1,25 @@
 //! `animatediff inspect`: what a weight file holds.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use serde_json::{Value, json};
 
-use crate::weights::{self, formats};
+use crate::inspect::{Report, Unknown, inspect};
 
 const EXAMPLES: &str = "\
 Examples:
   animatediff init --preset tiny base/
-  animatediff inspect base/unet/diffusion_pytorch_model.safetensors
-  animatediff inspect base/unet/diffusion_pytorch_model.safetensors --json";
+  animatediff inspect base/
+  animatediff inspect base/unet --json
+  animatediff inspect base/vae --keys";
 
 /// Say what a weight file holds
+///
+/// What it is, in whose names, for which base, whether it is whole and finite, and what would mend it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A safetensors file
+    /// File or folder of weights, or name on the Hub (hf:owner/repo/file)
     file: PathBuf,
     /// List every tensor with its type and shape
     #[arg(long)]
@@ -27,66 +29,92 @@ pub struct Args {
     json: bool,
 }
 
-/// Prints kind, size, types and metadata; with `--keys`, every tensor.
+/// How many names of a list are shown.
+const SHOWN: usize = 5;
+
+/// Prints a report for the file, or for every part of a base's folder.
 pub fn run(args: &Args) -> Result<()> {
-    let file = weights::read(&args.file)?;
-    let tensors = &file.tensors;
-    let mut parameters = 0;
-    let mut types = BTreeMap::<&str, usize>::new();
-    let mut keys = Vec::new();
-    for name in tensors.names() {
-        let (kind, shape) = (tensors.kind(name).expect("it is listed"), tensors.shape(name).expect("it is listed"));
-        let kind = type_name(kind);
-        parameters += shape.iter().product::<i64>();
-        *types.entry(kind).or_default() += 1;
-        keys.push(json!({"name": name, "type": kind, "shape": shape}));
-    }
-    let kind = formats::kind(tensors).unwrap_or("not told by its keys");
+    let mut reports = inspect(&args.file)?;
     if args.json {
-        let mut document = json!({
-            "file": args.file.display().to_string(),
-            "kind": kind,
-            "tensors": tensors.len(),
-            "parameters": parameters,
-            "types": types,
-            "metadata": file.metadata,
-        });
-        if args.keys {
-            document["keys"] = Value::Array(keys);
+        if !args.keys {
+            reports.iter_mut().for_each(|report| report.keys.clear());
         }
+        let document = match &reports[..] {
+            [one] => serde_json::to_value(one)?,
+            all => serde_json::to_value(all)?,
+        };
         println!("{document:#}");
         return Ok(());
     }
-    println!("{}", args.file.display());
-    println!("kind        {kind}");
-    println!("tensors     {}", tensors.len());
-    println!("parameters  {parameters}");
-    let types: Vec<String> = types.iter().map(|(name, count)| format!("{name} ({count})")).collect();
-    println!("types       {}", types.join(", "));
-    for (key, value) in &file.metadata {
-        println!("{key}: {value}");
-    }
-    if args.keys {
-        for key in keys {
-            println!(
-                "{} {} {}",
-                key["name"].as_str().unwrap_or_default(),
-                key["type"].as_str().unwrap_or_default(),
-                key["shape"]
-            );
+    for (index, report) in reports.iter().enumerate() {
+        if index > 0 {
+            println!();
+        }
+        print(report);
+        if args.keys {
+            for key in &report.keys {
+                println!("{} {} {:?}", key.name, key.dtype, key.shape);
+            }
         }
     }
     Ok(())
 }
 
-fn type_name(kind: tch::Kind) -> &'static str {
-    match kind {
-        tch::Kind::Float => "F32",
-        tch::Kind::Half => "F16",
-        tch::Kind::BFloat16 => "BF16",
-        tch::Kind::Double => "F64",
-        tch::Kind::Int64 => "I64",
-        tch::Kind::Int => "I32",
-        _ => "other",
+fn print(report: &Report) {
+    println!("{}", report.file);
+    let line = |name: &str, value: &str| println!("{name:<12}{value}");
+    let optional = |name: &str, value: &Option<String>| {
+        if let Some(value) = value {
+            line(name, value);
+        }
+    };
+    line("kind", &report.kind);
+    optional("names", &report.dialect);
+    optional("version", &report.version);
+    optional("rank", &report.rank);
+    optional("alpha", &report.alpha);
+    optional("fits", &report.fits);
+    line("file", &report.container);
+    line("tensors", &report.tensors.to_string());
+    line("parameters", &grouped(report.parameters));
+    let types: Vec<String> = report.types.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+    line("types", &types.join(", "));
+    line("hash", &report.hash);
+    let unknown = |Unknown { name, nearest }: &Unknown| match nearest {
+        Some(nearest) => format!("{name} (near {nearest})"),
+        None => name.clone(),
+    };
+    list("unknown", &report.unknown.iter().map(unknown).collect::<Vec<_>>());
+    list("missing", &report.missing);
+    list("misshapen", &report.misshapen);
+    list("not finite", &report.not_finite);
+    report.notes.iter().for_each(|note| line("note", note));
+    optional("use", &report.usage);
+    optional("mend", &report.mend);
+    for (key, value) in &report.metadata {
+        line("metadata", &format!("{key}: {}", shortened(value)));
     }
+}
+
+/// The first of many, and how many there are.
+fn list(name: &str, values: &[String]) {
+    for (index, value) in values.iter().take(SHOWN).enumerate() {
+        let name = if index == 0 { format!("{name} {}", values.len()) } else { String::new() };
+        println!("{name:<12}{}{value}", if name.len() >= 12 { " " } else { "" });
+    }
+    if values.len() > SHOWN {
+        println!("{:<12}… and {} more: --json lists all", "", values.len() - SHOWN);
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() > 120 { line.chars().take(119).collect::<String>() + "…" } else { line }
+}
+
+/// `859,520,964`.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group).into_owned());
+    groups.collect::<Vec<_>>().join(",")
 }

@@ -47,11 +47,17 @@ pub struct Args {
     /// Jobs: a YAML list with the official keys; flags override them
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Base model: a folder in the diffusers layout
-    #[arg(long, value_name = "DIR")]
+    /// Base model: a folder in the diffusers layout, or a whole checkpoint in one file; `hf:owner/repo` names the Hub's
+    #[arg(long, value_name = "DIR|FILE")]
     base: Option<PathBuf>,
+    /// Personalised model whose parts replace the base's: a checkpoint, a UNet, or a folder of either
+    #[arg(long, value_name = "FILE|DIR")]
+    dreambooth: Option<PathBuf>,
+    /// VAE in the place of the base's
+    #[arg(long, value_name = "FILE|DIR")]
+    vae: Option<PathBuf>,
     /// Motion module; without one, a still picture is made
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE|DIR")]
     motion: Option<PathBuf>,
     /// Domain adapter
     #[arg(long, value_name = "FILE")]
@@ -62,6 +68,15 @@ pub struct Args {
     /// MotionLoRA with its scale (1 if not given); may be repeated
     #[arg(long, value_name = "FILE[:SCALE]")]
     motion_lora: Vec<String>,
+    /// LoRA on the UNet, the text encoder or both, with its scale (1 if not given); may be repeated
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
+    /// Leave the alpha of LoRAs out, as the official loader does
+    #[arg(long)]
+    lora_ignore_alpha: bool,
+    /// Textual-inversion embedding, used by its name in prompts; may be repeated
+    #[arg(long, value_name = "FILE")]
+    embedding: Vec<PathBuf>,
     /// What to show; may be repeated
     #[arg(long)]
     prompt: Vec<String>,
@@ -215,6 +230,8 @@ impl Args {
             }
         }
         set(&mut job.pretrained_model_path, &self.base);
+        set(&mut job.dreambooth_path, &self.dreambooth);
+        set(&mut job.vae_path, &self.vae);
         set(&mut job.motion_module, &self.motion);
         set(&mut job.adapter_lora_path, &self.adapter);
         set(&mut job.adapter_lora_scale, &self.adapter_scale);
@@ -233,7 +250,17 @@ impl Args {
         }
         if !self.motion_lora.is_empty() {
             job.motion_module_lora_configs =
-                self.motion_lora.iter().map(|text| LoraEntry::parse(text)).collect::<Result<_>>()?;
+                self.motion_lora.iter().map(|text| LoraEntry::parse("--motion-lora", text)).collect::<Result<_>>()?;
+        }
+        if !self.lora.is_empty() {
+            (job.lora_model_path, job.lora_alpha) = (None, None);
+            job.loras = self.lora.iter().map(|text| LoraEntry::parse("--lora", text)).collect::<Result<_>>()?;
+        }
+        if self.lora_ignore_alpha {
+            job.lora_ignore_alpha = Some(true);
+        }
+        if !self.embedding.is_empty() {
+            job.embeddings.clone_from(&self.embedding);
         }
         if !self.prompt.is_empty() {
             job.prompt = job::Many(self.prompt.clone());

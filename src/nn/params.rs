@@ -132,6 +132,8 @@ pub struct Params {
 
 struct Build {
     plan: Plan,
+    /// Whether parameters are only named: their tensors have shapes and no memory of their own.
+    outline: bool,
     device: Device,
     frozen_kind: Kind,
     state: RefCell<State>,
@@ -153,7 +155,17 @@ impl Params {
             problems: Problems::default(),
             used: Vec::new(),
         };
-        Params { path: String::new(), build: Rc::new(Build { plan, device, frozen_kind, state: RefCell::new(state) }) }
+        let build = Build { plan, outline: false, device, frozen_kind, state: RefCell::new(state) };
+        Params { path: String::new(), build: Rc::new(build) }
+    }
+
+    /// The root of a model of which only names and shapes are wanted: its tensors take no memory, and it cannot be run.
+    pub fn outline() -> Params {
+        let state =
+            State { source: Box::new(Empty), store: Store::default(), problems: Problems::default(), used: Vec::new() };
+        let (plan, device, frozen_kind) = (Plan::random(), Device::Cpu, Kind::Float);
+        let build = Build { plan, outline: true, device, frozen_kind, state: RefCell::new(state) };
+        Params { path: String::new(), build: Rc::new(build) }
     }
 
     /// Device that the parameters live on.
@@ -236,7 +248,11 @@ impl Params {
             self.build.state.borrow_mut().problems.missing.push(name.to_owned());
             return Tensor::zeros(shape, (Kind::Float, Device::Cpu));
         }
-        start(init, shape)
+        if self.build.outline {
+            Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false)
+        } else {
+            start(init, shape)
+        }
     }
 
     fn keep(&self, name: String, tensor: Tensor, trained: bool) -> Tensor {

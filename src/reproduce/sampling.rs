@@ -43,12 +43,7 @@ impl Order {
     /// Reads its networks; they are sampled on the schedule that the motion module was trained on.
     pub fn cast(&self) -> Result<Cast> {
         let motion = self.motion.as_deref().map(|path| Motion::read(path, None)).transpose()?;
-        Ok(Cast {
-            motion,
-            adapter: self.adapter.clone(),
-            motion_loras: self.motion_loras.clone(),
-            noise_scheduler_kwargs: None,
-        })
+        Ok(Cast { motion, adapter: self.adapter.clone(), motion_loras: self.motion_loras.clone(), ..Cast::default() })
     }
 }
 

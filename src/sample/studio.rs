@@ -8,14 +8,15 @@ use tch::{Device, Kind};
 
 use super::{Networks, Pipeline};
 use crate::{
-    assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora},
+    assemble::{AssembleError, Base, Motion, TextExtras, UNetParts, read_adapter, read_lora, read_motion_lora},
     diffusion::{self, NoiseSchedule},
     model::unet::motion,
     nn::Plan,
     tokenizer::Tokenizer,
+    weights::{Embedding, LoraFile},
 };
 
-/// What goes into the UNet beside the base, and the schedule it is sampled with.
+/// What goes into the networks beside the base, and the schedule they are sampled with.
 #[derive(Default)]
 pub struct Cast {
     /// The motion module; without one, every frame is a picture of its own.
@@ -24,6 +25,12 @@ pub struct Cast {
     pub adapter: Option<(PathBuf, f64)>,
     /// MotionLoRAs and their scales.
     pub motion_loras: Vec<(PathBuf, f64)>,
+    /// LoRAs on the UNet, the text encoder or both, and their scales.
+    pub loras: Vec<(PathBuf, f64)>,
+    /// Whether LoRAs are read as the official loader does, with alpha left out.
+    pub ignore_alpha: bool,
+    /// Textual-inversion embeddings.
+    pub embeddings: Vec<PathBuf>,
     /// Noise schedule, where it is not [`Cast::schedule`]'s own choice.
     pub noise_scheduler_kwargs: Option<diffusion::Config>,
 }
@@ -60,9 +67,18 @@ impl Studio {
         for (path, scale) in &cast.motion_loras {
             parts.merged.push((read_motion_lora(path)?, *scale));
         }
+        let mut extras = TextExtras::default();
+        for (path, scale) in &cast.loras {
+            let LoraFile { unet, text_encoder, .. } = read_lora(path, cast.ignore_alpha)?;
+            parts.merged.push((unet, *scale));
+            extras.loras.push((text_encoder, *scale));
+        }
+        for path in &cast.embeddings {
+            extras.embeddings.extend(Embedding::read(path)?);
+        }
         let (unet, _) = parts.build(Plan::frozen(), device, kind)?;
-        let (text_encoder, _) = base.text_encoder(Plan::frozen(), device, Kind::Float)?;
-        let (tokenizer, vae) = (base.tokenizer()?, base.vae(device, Kind::Float)?);
+        let (text_encoder, _) = base.text_encoder_with(&extras, Plan::frozen(), device, Kind::Float)?;
+        let (tokenizer, vae) = (base.tokenizer_with(&extras.embeddings)?, base.vae(device, Kind::Float)?);
         let native_size = base.unet.sample_size * base.vae.downscale();
         let networks = Networks { tokenizer, text_encoder, vae, unet, schedule, device, kind };
         Ok(Studio { networks, motion, native_size })

@@ -11,30 +11,34 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Config, recipe::Stage, trainer::Trainer};
 use crate::{
-    assemble::{ARCHITECTURE_KEY, Base, SCHEDULE_KEY, SCHEDULER},
+    assemble::{ARCHITECTURE_KEY, Base, GROUPS_KEY, SCHEDULE_KEY, SCHEDULER, folder::write_configs, position_tables},
     diffusion, files,
-    model::unet::motion::{self, feed_forward_norm, position_encoding},
-    weights::{Table, formats, write::write_safetensors},
+    weights::{
+        Content, Dialect, LowRankUse, NamedTensors,
+        formats::{self, Topology},
+        publish::{Card, write_named},
+    },
 };
 
 /// Writes the run's weights into `dir`, replacing an earlier export; gives the path to use them by.
 pub fn export(dir: &Path, stage: Stage, config: &Config, base: &Base, trainer: &Trainer) -> Result<PathBuf> {
-    let metadata = metadata(stage, config, trainer);
+    let metadata = metadata(stage, config, base, trainer);
     let kind = config.save_precision.kind(Device::Cpu);
     match stage {
-        Stage::Adapter => {
-            let path = dir.join("adapter.safetensors");
-            write_pairs(&path, &formats::adapter(), config, trainer, &metadata)?;
-            Ok(path)
-        }
-        Stage::MotionLora => {
-            let path = dir.join("motion_lora.safetensors");
-            write_pairs(&path, &formats::motion_lora(attentions(trainer)), config, trainer, &metadata)?;
+        Stage::Adapter | Stage::MotionLora => {
+            let path =
+                dir.join(if stage == Stage::Adapter { "adapter.safetensors" } else { "motion_lora.safetensors" });
+            write_named(
+                &path,
+                official(Content::LowRank, pairs(config, trainer).prefixed("unet."), trainer)?,
+                Some(kind),
+                &metadata,
+            )?;
             Ok(path)
         }
         Stage::Motion => {
             let path = dir.join("motion_module.safetensors");
-            write_motion(&path, (trainer, kind), &metadata)?;
+            write_named(&path, motion_module(trainer)?, Some(kind), &metadata)?;
             Ok(path)
         }
         Stage::Image | Stage::Vae => {
@@ -45,71 +49,86 @@ pub fn export(dir: &Path, stage: Stage, config: &Config, base: &Base, trainer: &
     }
 }
 
-fn metadata(stage: Stage, config: &Config, trainer: &Trainer) -> BTreeMap<String, String> {
-    let mut metadata = BTreeMap::from([
-        ("format".into(), "pt".into()),
-        ("animatediff.stage".into(), stage.to_string()),
-        ("animatediff.base".into(), config.pretrained_model_path.display().to_string()),
-        ("animatediff.steps".into(), trainer.step().to_string()),
-        ("animatediff.learning_rate".into(), config.learning_rate.to_string()),
-        ("animatediff.version".into(), env!("CARGO_PKG_VERSION").into()),
-    ]);
-    if matches!(stage, Stage::Adapter | Stage::MotionLora) {
-        metadata.insert("animatediff.rank".into(), config.lora.rank.to_string());
-        metadata.insert("animatediff.alpha".into(), config.lora.rank.to_string());
+fn metadata(stage: Stage, config: &Config, base: &Base, trainer: &Trainer) -> BTreeMap<String, String> {
+    let low_rank = matches!(stage, Stage::Adapter | Stage::MotionLora);
+    let (content, purpose) = match stage {
+        Stage::Adapter => (Content::LowRank, Some(LowRankUse::Adapter)),
+        Stage::MotionLora => (Content::LowRank, Some(LowRankUse::MotionLora)),
+        Stage::Motion => (Content::MotionModule, None),
+        Stage::Image => (Content::UNet, None),
+        Stage::Vae => (Content::Vae, None),
+    };
+    let dialect = if matches!(stage, Stage::Image | Stage::Vae) { Dialect::Diffusers } else { Dialect::Official };
+    let title = format!("AnimateDiff {stage}");
+    // The scale is folded into the factors: what is in the file has an alpha of its rank.
+    let rank = low_rank.then_some(config.lora.rank);
+    let alpha = rank.map(|rank| rank as f64);
+    let mut metadata = Card { content, dialect, purpose, title: &title, rank, alpha }.metadata();
+    let base_path = config.pretrained_model_path.display().to_string();
+    let data = config.train_data.source();
+    let steps = trainer.step().to_string();
+    let rate = config.learning_rate.to_string();
+    let own = [
+        ("animatediff.stage", stage.to_string()),
+        ("animatediff.base", base_path.clone()),
+        ("animatediff.data", data),
+        ("animatediff.steps", steps.clone()),
+        ("animatediff.learning_rate", rate.clone()),
+        ("animatediff.version", env!("CARGO_PKG_VERSION").into()),
+        ("ss_sd_model_name", base_path),
+        ("ss_steps", steps),
+        ("ss_learning_rate", rate),
+    ];
+    metadata.extend(own.map(|(key, value)| (key.to_owned(), value)));
+    if let Some(rank) = rank {
+        metadata.insert("animatediff.rank".into(), rank.to_string());
+        metadata.insert("animatediff.alpha".into(), rank.to_string());
     }
     if let Some(architecture) = trainer.architecture() {
         let json = |value: Result<String, _>| value.expect("a configuration is plain data");
         metadata.insert(ARCHITECTURE_KEY.into(), json(serde_json::to_string(architecture)));
         metadata.insert(SCHEDULE_KEY.into(), json(serde_json::to_string(&config.noise_scheduler_kwargs)));
+        metadata.insert(GROUPS_KEY.into(), base.unet.norm_num_groups.to_string());
         metadata.insert("animatediff.motion_module".into(), architecture.version().unwrap_or("custom").into());
     }
     metadata
 }
 
 /// Low-rank pairs, the scale folded into `up`: readers of the official format know no alpha.
-fn write_pairs(
-    path: &Path,
-    table: &Table,
-    config: &Config,
-    trainer: &Trainer,
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
+fn pairs(config: &Config, trainer: &Trainer) -> NamedTensors {
     let scale = config.lora.scale();
-    let pairs = unet(&trainer.weights.trained).map(|(name, tensor)| {
+    let pair = |(name, tensor): (&str, &Tensor)| {
         let folded =
             if name.ends_with("lora_B.weight") && scale != 1.0 { tensor.detach() * scale } else { tensor.detach() };
-        (exported(table, name), folded)
-    });
-    write(path, pairs.collect(), config.save_precision.kind(Device::Cpu), metadata)
+        (name.to_owned(), folded)
+    };
+    unet(&trainer.weights.trained).map(pair).collect()
 }
 
 /// The motion module, with the tables of sines that older readers expect.
-fn write_motion(path: &Path, (trainer, kind): (&Trainer, Kind), metadata: &BTreeMap<String, String>) -> Result<()> {
-    let attentions = attentions(trainer);
-    let table = formats::motion_module(attentions, feed_forward_norm(attentions));
+fn motion_module(trainer: &Trainer) -> Result<NamedTensors> {
     let weights = &trainer.weights;
-    let mut tensors: BTreeMap<String, Tensor> = unet(&weights.trained)
+    let module: NamedTensors = unet(&weights.trained)
         .chain(unet(&weights.frozen))
         .filter(|(name, _)| name.contains("motion_modules."))
-        .map(|(name, tensor)| (exported(&table, name), tensor.detach()))
+        .map(|(name, tensor)| (name.to_owned(), tensor.detach()))
         .collect();
+    let mut tensors = official(Content::MotionModule, module, trainer)?;
     if let Some(module) = trainer.architecture().map(|config| &config.motion_module_kwargs)
         && module.temporal_position_encoding
     {
-        tensors.extend(position_tables(&tensors, module));
+        tensors.extend(position_tables(&tensors, module.temporal_position_encoding_max_len));
     }
-    write(path, tensors, kind, metadata)
+    Ok(tensors)
 }
 
-fn position_tables(tensors: &BTreeMap<String, Tensor>, module: &motion::ModuleConfig) -> BTreeMap<String, Tensor> {
-    let table = |(name, tensor): (&String, &Tensor)| {
-        let path = name.strip_suffix(".to_q.weight")?;
-        let width = tensor.size()[1];
-        let positions = position_encoding(module.temporal_position_encoding_max_len, width);
-        Some((format!("{path}.pos_encoder.pe"), positions))
-    };
-    tensors.iter().filter_map(table).collect()
+/// `tensors` in the official names.
+fn official(content: Content, tensors: NamedTensors, trainer: &Trainer) -> Result<NamedTensors> {
+    let architecture = trainer.architecture();
+    let attentions = architecture.map_or(2, |config| config.motion_module_kwargs.attention_block_types.len());
+    let topology = Topology { attentions, ..Topology::default() };
+    let format = formats::format(content, Dialect::Official, &topology).expect("the official formats have tables");
+    Ok(format.table.export(tensors)?)
 }
 
 /// A whole base in the diffusers layout: the trained parts written anew, the rest copied.
@@ -143,24 +162,46 @@ fn stage_base(
     (trainer, kind): (&Trainer, Kind),
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    for part in ["model_index.json", "scheduler", "tokenizer"] {
-        let from = base.dir.join(part);
-        if from.exists() {
-            copy(&from, &staging.join(part))?;
+    let folder = base.folder();
+    match &folder {
+        Some(folder) => {
+            for part in ["model_index.json", "scheduler", "tokenizer"] {
+                let from = folder.join(part);
+                if from.exists() {
+                    files::copy(&from, &staging.join(part))?;
+                }
+            }
+        }
+        None => {
+            write_configs(staging, &base.unet, &base.vae, &base.text, base.noise_scheduler_kwargs.process())?;
+            files::copy(&base.tokenizer_folder()?, &staging.join("tokenizer"))?;
         }
     }
     let (trained, frozen) = (&trainer.weights.trained, &trainer.weights.frozen);
-    for (prefix, folder, file) in COMPONENTS {
-        if !trained.keys().any(|name| name.starts_with(prefix)) {
-            copy(&base.dir.join(folder), &staging.join(folder))?;
-            continue;
-        }
-        copy(&base.dir.join(folder).join("config.json"), &staging.join(folder).join("config.json"))?;
+    for (prefix, part, file) in COMPONENTS {
+        let (target, of_folder) = (staging.join(part), folder.as_ref().map(|folder| folder.join(part)));
         let own = trained.iter().chain(frozen);
         let own = own.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.detach())));
-        write(&staging.join(folder).join(file), own.collect(), kind, metadata)?;
+        match (trained.keys().any(|name| name.starts_with(prefix)), of_folder) {
+            (false, Some(from)) => files::copy(&from, &target)?,
+            (false, None) => write_named(&target.join(file), untrained(base, part)?, None, &BTreeMap::new())?,
+            (true, from) => {
+                if let Some(from) = from {
+                    files::copy(&from.join("config.json"), &target.join("config.json"))?;
+                }
+                write_named(&target.join(file), own.collect(), Some(kind), metadata)?;
+            }
+        }
     }
     write_scaling_factor(&staging.join("vae/config.json"), base.vae.scaling_factor)
+}
+
+fn untrained(base: &Base, part: &str) -> Result<NamedTensors> {
+    Ok(match part {
+        "unet" => base.unet_tensors()?,
+        "vae" => base.vae_tensors()?,
+        _ => base.text_tensors()?,
+    })
 }
 
 /// Says what noise the base is trained on now.
@@ -196,42 +237,7 @@ fn rewrite(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> Result<()>
     fs::write(path, format!("{config:#}\n")).with_context(failed)
 }
 
-/// Copies a file, or a folder with all that is in it.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let failed = || format!("{}: cannot be copied to {}", from.display(), to.display());
-    if from.is_dir() {
-        for entry in fs::read_dir(from).with_context(failed)? {
-            let entry = entry.with_context(failed)?;
-            copy(&entry.path(), &to.join(entry.file_name()))?;
-        }
-        return Ok(());
-    }
-    fs::create_dir_all(to.parent().unwrap_or(Path::new("."))).with_context(failed)?;
-    fs::copy(from, to).with_context(failed)?;
-    Ok(())
-}
-
-fn write(
-    path: &Path,
-    tensors: BTreeMap<String, Tensor>,
-    kind: Kind,
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
-    let tensors: BTreeMap<String, Tensor> =
-        tensors.into_iter().map(|(name, tensor)| (name, tensor.to_kind(kind))).collect();
-    write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), metadata)
-}
-
 /// The UNet's tensors, by the UNet's own names.
 fn unet(tensors: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (&str, &Tensor)> {
     tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("unet.")?, tensor)))
-}
-
-fn exported(table: &Table, name: &str) -> String {
-    table.export_name(name).unwrap_or_else(|| panic!("the format has no name for our own `{name}`"))
-}
-
-fn attentions(trainer: &Trainer) -> usize {
-    let architecture = trainer.architecture();
-    architecture.map_or(2, |config| config.motion_module_kwargs.attention_block_types.len())
 }

@@ -7,13 +7,13 @@ use tch::{Device, Kind};
 
 use super::Config;
 use crate::{
-    assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora},
+    assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora, read_unet},
     model::{
         clip::TextEncoder,
         unet::{UNet, motion},
     },
     nn::{LoraPlan, Pattern, Plan, Store},
-    weights::{self, formats},
+    weights,
 };
 
 /// What is trained.
@@ -110,8 +110,7 @@ impl Recipe {
             parts.merged.push((read_adapter(path)?, config.adapter_scale));
         }
         if let Some(path) = &config.unet_checkpoint_path {
-            let tensors = weights::read(path)?.tensors;
-            parts.replaced = Some(formats::unwrapped().import(tensors, |_| String::new())?);
+            parts.replaced = Some(read_unet(path)?);
         }
         if let Some(path) = &config.init_lora {
             // Files hold `up` with the scale folded in; the layer multiplies by it again.

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::pickle::PickleError;
+use crate::hub::HubError;
+
 /// A weight file that cannot be used. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -35,7 +38,7 @@ pub enum WeightsError {
         found: u64,
     },
     /// A tensor of a type that is not read.
-    #[error("{path}: `{name}` has type {dtype}; F32, F16, BF16, F64, I64 and I32 are read: save it as one of them", path = .path.display())]
+    #[error("{path}: `{name}` has type {dtype}; this type is not read: save it as float32, float16 or bfloat16", path = .path.display())]
     Dtype {
         /// File.
         path: PathBuf,
@@ -77,6 +80,142 @@ pub enum WeightsError {
         first: String,
         /// What the file may be instead, with the next step.
         hint: String,
+    },
+    /// A pickle that cannot be read, or may not be.
+    #[error("{path}: {source}", path = .path.display())]
+    Pickle {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: PickleError,
+    },
+    /// A file on the Hub that cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The weights of another family of models.
+    #[error("{path}: this is {what}: {reason}", path = .path.display())]
+    Foreign {
+        /// File.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// Why it does not fit.
+        reason: &'static str,
+    },
+    /// Keys that no format has.
+    #[error(
+        "{path}: its {count} keys are those of no format that is read here, first `{first}`; README has the table of formats",
+        path = .path.display()
+    )]
+    Unidentified {
+        /// File.
+        path: PathBuf,
+        /// How many keys there are.
+        count: usize,
+        /// First of them.
+        first: String,
+    },
+    /// Something else than what was asked for.
+    #[error("{path}: this is {found}, and {wanted} is expected{step}", path = .path.display())]
+    OtherContent {
+        /// File.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+        /// Where it belongs.
+        step: &'static str,
+    },
+    /// Names of ours that a format cannot hold.
+    #[error(
+        "{origin}: {count} of {total} tensors have no name in the format `{format}`, first `{first}`; choose another format with --to"
+    )]
+    Nameless {
+        /// Where the tensors come from.
+        origin: String,
+        /// Format that was to be written.
+        format: &'static str,
+        /// How many.
+        count: usize,
+        /// Of how many.
+        total: usize,
+        /// First of them.
+        first: String,
+    },
+    /// Two names for one tensor.
+    #[error("{origin}: `{first}` and `{second}` are both `{name}`: the file holds two models; split it first")]
+    Twice {
+        /// Where the keys come from.
+        origin: String,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+        /// What both are.
+        name: String,
+    },
+    /// A configuration of pairs that cannot be read.
+    #[error("{path}: the configuration that PEFT or diffusers keep with it is not JSON: {reason}", path = .path.display())]
+    LoraSettings {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A low-rank form that is not computed here.
+    #[error("{origin}: `{path}` is changed by {form}, which is not supported; LoRA, LoCon, LoHa and LoKr are")]
+    Form {
+        /// Where the factors come from.
+        origin: String,
+        /// Layer.
+        path: String,
+        /// Form.
+        form: &'static str,
+    },
+    /// A delta that is no pair where pairs are needed.
+    #[error(
+        "{origin}: the delta of `{path}` is a {form}, which is no pair of factors: it can be merged into a model (convert --merge, sample --lora) and not be rewritten"
+    )]
+    NoPair {
+        /// Where the factors come from.
+        origin: String,
+        /// Layer.
+        path: String,
+        /// Form.
+        form: &'static str,
+    },
+    /// A delta of another form than a pair whose shape does not fit.
+    #[error(
+        "{origin}: the {form} of `{path}` does not make the layer's weight of {weight:?}; it was made for a model of another size"
+    )]
+    FormShape {
+        /// Where the factors come from.
+        origin: String,
+        /// Layer.
+        path: String,
+        /// Form.
+        form: &'static str,
+        /// Shape of the layer's weight.
+        weight: Vec<i64>,
+    },
+    /// Low-rank files for models of different sizes.
+    #[error("{origin}: their pairs of `{path}` are for layers of different sizes: they were made for different models")]
+    OtherSizes {
+        /// The files.
+        origin: String,
+        /// Layer.
+        path: String,
+    },
+    /// An embedding that cannot be used.
+    #[error("{path}: the embedding `{name}` cannot be used: {reason}", path = .path.display())]
+    Embedding {
+        /// File.
+        path: PathBuf,
+        /// Its name there.
+        name: String,
+        /// Why.
+        reason: String,
     },
     /// Half of a low-rank pair.
     #[error(

@@ -1,8 +1,16 @@
-//! Low-rank deltas as arithmetic on names: `W += scale · up · down`, before a model exists.
+//! Low-rank deltas as arithmetic on names: `W += scale · ΔW`, before a model exists.
 
-use std::collections::BTreeMap;
+mod delta;
+mod file;
+mod join;
+mod settings;
+
+use std::{collections::BTreeMap, rc::Rc};
 
 use tch::{Kind, Tensor};
+
+pub use delta::{Delta, Form};
+pub use file::LoraFile;
 
 use super::{
     error::{PairShapes, WeightsError},
@@ -10,47 +18,35 @@ use super::{
 };
 use crate::nn::Source;
 
-const DOWN: &str = ".lora_A.weight";
-const UP: &str = ".lora_B.weight";
+const DOWN: &str = "lora_A.weight";
+const UP: &str = "lora_B.weight";
 
-/// The low-rank pairs of one file, by the path of the layer they belong to.
-#[derive(Debug, Default)]
+/// The deltas of one file for one network, by the path of the layer they belong to.
+#[derive(Clone, Debug, Default)]
 pub struct Lora {
-    pairs: BTreeMap<String, Pair>,
+    deltas: BTreeMap<String, Rc<Delta>>,
     origin: String,
 }
 
-/// `down` `[rank, in]` and `up` `[out, rank]`.
-#[derive(Debug)]
-pub struct Pair {
-    /// First factor.
-    pub down: Tensor,
-    /// Second factor.
-    pub up: Tensor,
-}
-
 impl Lora {
-    /// Pairs up `<path>.lora_A.weight` and `<path>.lora_B.weight`; all values must be finite.
+    /// Puts together `<path>.lora_A.weight` with `<path>.lora_B.weight`, and LyCORIS' other forms, each with its `<path>.alpha`;
+    /// all values must be finite.
     pub fn from_tensors(mut tensors: NamedTensors, origin: &str) -> Result<Lora, WeightsError> {
-        let mut pairs = BTreeMap::new();
+        let mut factors = BTreeMap::<String, BTreeMap<&'static str, Tensor>>::new();
         let names: Vec<String> = tensors.names().map(String::from).collect();
         for name in &names {
-            let Some(path) = name.strip_suffix(DOWN).or_else(|| name.strip_suffix(UP)) else { continue };
-            if pairs.contains_key(path) {
-                continue;
+            let Some((path, factor)) = delta::split_name(name) else { continue };
+            let tensor = tensors.take(name).expect("it is listed").to_kind(Kind::Float);
+            if !tensor.sum(Kind::Float).double_value(&[]).is_finite() {
+                return Err(WeightsError::NotFinite { origin: origin.into(), name: name.clone() });
             }
-            let half = || WeightsError::HalfPair { origin: origin.into(), path: path.into() };
-            let mut factor = |suffix| tensors.take(&format!("{path}{suffix}")).map(|t| t.to_kind(Kind::Float));
-            let down = factor(DOWN).ok_or_else(half)?;
-            let up = factor(UP).ok_or_else(half)?;
-            for (tensor, suffix) in [(&down, DOWN), (&up, UP)] {
-                if !tensor.sum(Kind::Float).double_value(&[]).is_finite() {
-                    return Err(WeightsError::NotFinite { origin: origin.into(), name: format!("{path}{suffix}") });
-                }
-            }
-            pairs.insert(path.to_owned(), Pair { down, up });
+            factors.entry(path.to_owned()).or_default().insert(factor, tensor);
         }
-        Ok(Lora { pairs, origin: origin.into() })
+        let deltas = factors.into_iter().map(|(path, factors)| {
+            let delta = Delta::new(factors, origin, &path)?;
+            Ok((path, Rc::new(delta)))
+        });
+        Ok(Lora { deltas: deltas.collect::<Result<_, WeightsError>>()?, origin: origin.into() })
     }
 
     /// Where it was read.
@@ -60,84 +56,107 @@ impl Lora {
 
     /// Layers it changes.
     pub fn len(&self) -> usize {
-        self.pairs.len()
+        self.deltas.len()
     }
 
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.deltas.is_empty()
     }
 
-    /// The rank, when all pairs have the same.
+    /// Its deltas by layer.
+    pub fn deltas(&self) -> impl Iterator<Item = (&str, &Delta)> {
+        self.deltas.iter().map(|(path, delta)| (path.as_str(), delta.as_ref()))
+    }
+
+    /// The rank, when all are pairs of the same.
     pub fn rank(&self) -> Option<i64> {
-        let mut ranks = self.pairs.values().map(|pair| pair.down.size()[0]);
-        let first = ranks.next()?;
-        ranks.all(|rank| rank == first).then_some(first)
+        let mut ranks = self.deltas.values().map(|delta| delta.rank());
+        let first = ranks.next()??;
+        ranks.all(|rank| rank == Some(first)).then_some(first)
     }
 
     /// The same with every delta multiplied by `factor`.
     pub fn scaled(mut self, factor: f64) -> Lora {
-        for pair in self.pairs.values_mut() {
-            pair.up = &pair.up * factor;
+        for delta in self.deltas.values_mut() {
+            *delta = Rc::new(delta.scaled(factor));
         }
         self
     }
 
-    /// Its factors under `<path>.lora_A.weight` and `<path>.lora_B.weight`, to start training from.
-    pub fn into_tensors(self) -> NamedTensors {
-        let factors =
-            |(path, pair): (String, Pair)| [(format!("{path}{DOWN}"), pair.down), (format!("{path}{UP}"), pair.up)];
-        self.pairs.into_iter().flat_map(factors).collect()
+    /// Its factors under `<path>.lora_A.weight` and `<path>.lora_B.weight`, the scale folded into the second.
+    ///
+    /// # Errors
+    /// When a delta is of another form than a pair.
+    pub fn into_tensors(self) -> Result<NamedTensors, WeightsError> {
+        let mut tensors = NamedTensors::new();
+        for (path, delta) in &self.deltas {
+            let Some((down, up)) = delta.pair() else {
+                let form = delta.form().name();
+                return Err(WeightsError::NoPair { origin: self.origin, path: path.clone(), form });
+            };
+            tensors.insert(format!("{path}.{DOWN}"), down);
+            tensors.insert(format!("{path}.{UP}"), up);
+        }
+        Ok(tensors)
     }
 
-    /// Adds `scale · up · down` to each layer's weight, in float32. At scale 0 nothing changes, but the fit is still checked.
+    /// Adds `scale` times the delta to each layer's weight, in float32, when the weight is read. At scale 0 nothing changes,
+    /// but the fit is still checked.
     pub fn merge_into(&self, tensors: &mut NamedTensors, scale: f64) -> Result<(), WeightsError> {
         self.check_fit(tensors)?;
         if scale == 0.0 {
             return Ok(());
         }
-        for (path, pair) in &self.pairs {
-            let name = format!("{path}.weight");
-            let weight = tensors.get(&name).expect("checked above").to_kind(Kind::Float);
-            let delta = pair.up.matmul(&pair.down) * scale;
-            tensors.insert(name, &weight + delta.view_as(&weight));
+        for (path, delta) in &self.deltas {
+            let delta = Rc::clone(delta);
+            tensors.change(&format!("{path}.weight"), move |weight| {
+                let change = delta.product() * (scale * delta.scale());
+                &weight + change.view_as(&weight)
+            });
         }
         Ok(())
     }
 
-    /// Whether every pair has a layer of its shape among `tensors`.
+    /// Whether every delta has a layer of its shape among `tensors`.
     pub fn check_fit(&self, tensors: &NamedTensors) -> Result<(), WeightsError> {
         let shape = |path: &str| tensors.shape(&format!("{path}.weight"));
-        let lost: Vec<&String> = self.pairs.keys().filter(|path| shape(path).is_none()).collect();
+        let lost: Vec<&String> = self.deltas.keys().filter(|path| shape(path).is_none()).collect();
         if let Some(first) = lost.first() {
-            let hint = if first.starts_with("mid_block.motion_modules") {
-                "; a MotionLoRA made for a v2 motion module fits no v1 or v3 module: give a v2 module with --motion"
-            } else if first.contains("motion_modules") && !tensors.names().any(|name| name.contains("motion_modules")) {
-                "; a MotionLoRA needs a motion module: give one with --motion"
-            } else {
-                ""
-            };
             return Err(WeightsError::NoTarget {
                 origin: self.origin.clone(),
                 count: lost.len(),
-                total: self.pairs.len(),
+                total: self.deltas.len(),
                 first: (*first).clone(),
-                hint: hint.into(),
+                hint: hint(first, tensors).into(),
             });
         }
-        for (path, pair) in &self.pairs {
+        for (path, delta) in &self.deltas {
             let weight = shape(path).expect("checked above");
-            let (up, down) = (pair.up.size(), pair.down.size());
-            let fits = up.len() == 2
-                && down.len() == 2
-                && up[1] == down[0]
-                && up[0] == weight[0]
-                && down[1] == weight[1..].iter().product::<i64>();
-            if !fits {
-                let shapes = Box::new(PairShapes { up, down, weight });
-                return Err(WeightsError::PairShape { origin: self.origin.clone(), path: path.clone(), shapes });
+            let columns = weight[1..].iter().product::<i64>();
+            if delta.form().size() == Some((weight[0], columns)) {
+                continue;
             }
+            let (origin, path) = (self.origin.clone(), path.clone());
+            return Err(match delta.form() {
+                Form::Pair { down, up, .. } => {
+                    let shapes = Box::new(PairShapes { up: up.size(), down: down.size(), weight });
+                    WeightsError::PairShape { origin, path, shapes }
+                }
+                form => WeightsError::FormShape { origin, path, form: form.name(), weight },
+            });
         }
         Ok(())
+    }
+}
+
+/// Why a layer may be missing, and what to do.
+fn hint(layer: &str, tensors: &NamedTensors) -> &'static str {
+    if layer.starts_with("mid_block.motion_modules") {
+        "; a MotionLoRA made for a v2 motion module fits no v1 or v3 module: give a v2 module with --motion"
+    } else if layer.contains("motion_modules") && !tensors.names().any(|name| name.contains("motion_modules")) {
+        "; a MotionLoRA needs a motion module: give one with --motion"
+    } else {
+        ""
     }
 }

@@ -1,7 +1,9 @@
 //! The mapping engine: a format is a table of rows, run in either direction.
 //!
 //! A row pairs a pattern of their names with one of ours. `{}` stands for an index (digits), `{*}` for any text; what they
-//! match is carried over in order. The first row that matches a name decides.
+//! match is carried over in order. The first row that matches a name decides, in both directions.
+
+use std::collections::BTreeMap;
 
 use super::{error::WeightsError, named::NamedTensors};
 
@@ -10,34 +12,45 @@ use super::{error::WeightsError, named::NamedTensors};
 pub enum Op {
     /// Renamed, as it is.
     Copy,
-    /// A 1×1 convolution's weight or a matrix in theirs, a matrix in ours.
-    Squeeze,
+    /// A 1×1 convolution's weight in theirs, a matrix in ours; a matrix in theirs is accepted too.
+    Conv1x1,
     /// Computed, not learned: left out on the way in; a writer that wants it computes it.
     Drop,
+    /// Part of another model that shares the file: known, and left out.
+    Aside,
 }
 
 /// One rule of a format.
 #[derive(Clone, Debug)]
 pub struct Row {
-    theirs: String,
-    ours: String,
+    theirs: Pattern,
+    ours: Pattern,
     op: Op,
 }
 
 impl Row {
     /// A plain renaming.
     pub fn copy(theirs: impl Into<String>, ours: impl Into<String>) -> Row {
-        Row { theirs: theirs.into(), ours: ours.into(), op: Op::Copy }
+        Row { theirs: Pattern::new(theirs), ours: Pattern::new(ours), op: Op::Copy }
     }
 
-    /// A renaming that also removes trailing axes of size one.
-    pub fn squeeze(theirs: impl Into<String>, ours: impl Into<String>) -> Row {
-        Row { op: Op::Squeeze, ..Row::copy(theirs, ours) }
+    /// A renaming of what may be a 1×1 convolution's weight in theirs, and is a matrix in ours.
+    pub fn conv1x1(theirs: impl Into<String>, ours: impl Into<String>) -> Row {
+        Row { op: Op::Conv1x1, ..Row::copy(theirs, ours) }
     }
 
     /// A name that has no counterpart in ours.
     pub fn drop(theirs: impl Into<String>) -> Row {
         Row { op: Op::Drop, ..Row::copy(theirs, "") }
+    }
+
+    /// A name that belongs to another model in the same file.
+    pub fn aside(theirs: impl Into<String>) -> Row {
+        Row { op: Op::Aside, ..Row::copy(theirs, "") }
+    }
+
+    fn renames(&self) -> bool {
+        matches!(self.op, Op::Copy | Op::Conv1x1)
     }
 }
 
@@ -48,63 +61,177 @@ pub struct Table {
     rows: Vec<Row>,
 }
 
+/// How many names of a file a table knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Names that become tensors of ours.
+    pub own: usize,
+    /// Names that are known and left out.
+    pub left_out: usize,
+}
+
 impl Table {
     /// A format called `name`, for messages.
     pub fn new(name: &'static str, rows: Vec<Row>) -> Table {
         Table { name, rows }
     }
 
-    /// Turns their names into ours. Any name that no row knows is an error; `hint` may say what the file is instead.
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How many of `names` it knows.
+    pub fn coverage<'n>(&self, names: impl Iterator<Item = &'n str>) -> Coverage {
+        let mut coverage = Coverage::default();
+        for (row, _) in names.filter_map(|name| self.find(name)) {
+            if row.renames() {
+                coverage.own += 1;
+            } else {
+                coverage.left_out += 1;
+            }
+        }
+        coverage
+    }
+
+    /// Those of `names` that it does not know.
+    pub fn unknown<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<String> {
+        names.filter(|name| self.find(name).is_none()).map(String::from).collect()
+    }
+
+    /// Turns their names into ours. Any name that no row knows is an error, as are two that become one; `hint` may say what
+    /// the file is instead.
     pub fn import(
         &self,
         mut tensors: NamedTensors,
         hint: impl Fn(&NamedTensors) -> String,
     ) -> Result<NamedTensors, WeightsError> {
-        let names: Vec<String> = tensors.names().map(String::from).collect();
-        let unknown: Vec<&String> = names.iter().filter(|name| self.find(name).is_none()).collect();
+        let unknown = self.unknown(tensors.names());
         if let Some(first) = unknown.first() {
             return Err(WeightsError::UnknownKeys {
                 origin: tensors.origin_of(first).unwrap_or_else(|| "tensors".into()),
                 format: self.name,
                 count: unknown.len(),
-                total: names.len(),
-                first: (*first).clone(),
+                total: tensors.len(),
+                first: first.clone(),
                 hint: hint(&tensors),
             });
         }
-        for name in &names {
+        let step = |name: &str| {
             let (row, captures) = self.find(name).expect("checked above");
-            if row.op == Op::Squeeze {
-                squeeze(&mut tensors, name);
-            }
-            tensors.rename(name, (row.op != Op::Drop).then(|| fill(&row.ours, &captures)));
+            (row.renames().then(|| row.ours.fill(&captures)), row.op)
+        };
+        run(&mut tensors, step, |shape| match shape {
+            [rows, columns, 1, 1] => Some(vec![*rows, *columns]),
+            _ => None,
+        })
+    }
+
+    /// Turns our names into theirs.
+    ///
+    /// # Errors
+    /// When the format has no name for one of ours.
+    pub fn export(&self, mut tensors: NamedTensors) -> Result<NamedTensors, WeightsError> {
+        let nameless: Vec<&str> = tensors.names().filter(|name| self.find_ours(name).is_none()).collect();
+        if let Some(first) = nameless.first() {
+            return Err(WeightsError::Nameless {
+                origin: tensors.origin_of(first).unwrap_or_else(|| "tensors".into()),
+                format: self.name,
+                count: nameless.len(),
+                total: tensors.len(),
+                first: (*first).to_owned(),
+            });
         }
-        Ok(tensors)
+        let step = |name: &str| {
+            let (row, captures) = self.find_ours(name).expect("checked above");
+            (Some(row.theirs.fill(&captures)), row.op)
+        };
+        run(&mut tensors, step, |shape| match shape {
+            [rows, columns] => Some(vec![*rows, *columns, 1, 1]),
+            _ => None,
+        })
     }
 
     /// Their name for one of ours, if the format has it.
     pub fn export_name(&self, ours: &str) -> Option<String> {
-        self.rows
-            .iter()
-            .filter(|row| row.op != Op::Drop)
-            .find_map(|row| captures(&row.ours, ours).map(|captures| fill(&row.theirs, &captures)))
+        self.find_ours(ours).map(|(row, captures)| row.theirs.fill(&captures))
     }
 
     /// Our name for one of theirs: the name, or `None` inside when it is left out; outer `None` when unknown.
     pub fn import_name(&self, theirs: &str) -> Option<Option<String>> {
-        self.find(theirs).map(|(row, captures)| (row.op != Op::Drop).then(|| fill(&row.ours, &captures)))
+        self.find(theirs).map(|(row, captures)| row.renames().then(|| row.ours.fill(&captures)))
     }
 
     fn find<'n>(&self, theirs: &'n str) -> Option<(&Row, Vec<&'n str>)> {
-        self.rows.iter().find_map(|row| captures(&row.theirs, theirs).map(|captures| (row, captures)))
+        self.rows.iter().find_map(|row| row.theirs.captures(theirs).map(|captures| (row, captures)))
+    }
+
+    fn find_ours<'n>(&self, ours: &'n str) -> Option<(&Row, Vec<&'n str>)> {
+        let rows = self.rows.iter().filter(|row| row.renames());
+        rows.filter_map(|row| row.ours.captures(ours).map(|captures| (row, captures))).next()
     }
 }
 
-fn squeeze(tensors: &mut NamedTensors, name: &str) {
-    let Some(shape) = tensors.shape(name) else { return };
-    if let [rows, columns, 1, 1] = shape[..] {
-        let tensor = tensors.get(name).expect("it has a shape").view([rows, columns]);
-        tensors.insert(name, tensor);
+/// Renames all of `tensors` as `step` says, and gives those of `Op::Conv1x1` the shape that `reshaped` says.
+fn run(
+    tensors: &mut NamedTensors,
+    step: impl Fn(&str) -> (Option<String>, Op),
+    reshaped: impl Fn(&[i64]) -> Option<Vec<i64>>,
+) -> Result<NamedTensors, WeightsError> {
+    let mut source = std::mem::take(tensors);
+    let mut renamed = NamedTensors::new();
+    let mut before = BTreeMap::<String, String>::new();
+    let names: Vec<String> = source.names().map(String::from).collect();
+    for name in names {
+        let (Some(to), op) = step(&name) else { continue };
+        if let Some(other) = before.insert(to.clone(), name.clone()) {
+            let origin = source.origin_of(&name).unwrap_or_else(|| "tensors".into());
+            return Err(WeightsError::Twice { origin, first: other, second: name, name: to });
+        }
+        if op == Op::Conv1x1
+            && let Some(shape) = source.shape(&name).and_then(|shape| reshaped(&shape))
+        {
+            source.reshape(&name, &shape);
+        }
+        source.hand_over(&name, &to, &mut renamed);
+    }
+    Ok(renamed)
+}
+
+/// A name with placeholders.
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    /// Length of what comes before the first placeholder.
+    literal: usize,
+}
+
+impl Pattern {
+    fn new(text: impl Into<String>) -> Pattern {
+        let text = text.into();
+        let literal = text.find('{').unwrap_or(text.len());
+        Pattern { text, literal }
+    }
+
+    /// What the placeholders stand for in `name`, if the whole name matches.
+    fn captures<'n>(&self, name: &'n str) -> Option<Vec<&'n str>> {
+        // Most rows end here: tables have thousands of them.
+        let rest = name.strip_prefix(&self.text[..self.literal])?;
+        captures(&self.text[self.literal..], rest)
+    }
+
+    /// The name with its placeholders replaced in order.
+    fn fill(&self, captures: &[&str]) -> String {
+        let mut out = String::with_capacity(self.text.len() + 16);
+        let mut captures = captures.iter();
+        let mut rest = self.text.as_str();
+        while let Some(open) = rest.find('{') {
+            let close = open + rest[open..].find('}').expect("a placeholder is closed");
+            out.push_str(&rest[..open]);
+            out.push_str(captures.next().expect("both sides of a row have the same placeholders"));
+            rest = &rest[close + 1..];
+        }
+        out + rest
     }
 }
 
@@ -124,18 +251,4 @@ fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
         tail.insert(0, &rest[..end]);
         Some(tail)
     })
-}
-
-/// `pattern` with its placeholders replaced in order.
-fn fill(pattern: &str, captures: &[&str]) -> String {
-    let mut out = String::with_capacity(pattern.len() + 16);
-    let mut captures = captures.iter();
-    let mut rest = pattern;
-    while let Some(open) = rest.find('{') {
-        let close = open + rest[open..].find('}').expect("a placeholder is closed");
-        out.push_str(&rest[..open]);
-        out.push_str(captures.next().expect("both sides of a row have the same placeholders"));
-        rest = &rest[close + 1..];
-    }
-    out + rest
 }

@@ -1,39 +1,87 @@
-//! Reading safetensors files, single or as the shards of a diffusers folder.
+//! Reading weight files by what they hold: safetensors, PyTorch's archives, and the folders and shards of diffusers.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use safetensors::{Dtype, SafeTensors};
-use tch::Kind;
 
 use super::{
     error::WeightsError,
     named::{NamedTensors, Stored},
+    pickle::{self, PickleError, PickledTensor},
+    write::kind_of,
 };
-use crate::native::MappedFile;
+use crate::{hub, native::MappedFile};
 
 /// A weight file: its tensors, still on disk, and its metadata.
+#[derive(Debug)]
 pub struct WeightFile {
     /// By the names of the file.
     pub tensors: NamedTensors,
-    /// `__metadata__` of the header.
+    /// `__metadata__` of a safetensors header; numbers and words beside the tensors of a pickle.
     pub metadata: BTreeMap<String, String>,
+    /// How the file keeps them.
+    pub container: Container,
 }
 
-/// Opens one safetensors file. The whole header is checked; no tensor is read yet.
+/// How tensors are kept in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// safetensors.
+    Safetensors,
+    /// PyTorch's zip archive.
+    Pickle,
+}
+
+/// PEFT's configuration, which lies beside its weights; it goes into the metadata under this name.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Names of the weights in folders that hold one component, without endings; earlier ones are preferred.
+const STEMS: [&str; 5] = ["diffusion_pytorch_model", "model", "pytorch_model", "adapter_model", "pytorch_lora_weights"];
+/// Endings, likewise.
+const ENDINGS: [&str; 2] = ["safetensors", "bin"];
+
+/// Opens a file or a folder of weights, here or on the Hub (`hf:owner/repo/path`). The whole header is checked; no tensor is
+/// read yet.
 pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
-    let open = |source| WeightsError::Open { path: path.to_owned(), source };
-    let about = std::fs::metadata(path).map_err(open)?;
-    if about.is_dir() {
-        let reason = "it is a folder; give the file in it".into();
-        return Err(WeightsError::NotSafetensors { path: path.to_owned(), reason });
+    let local = hub::local(path)?;
+    let found = match local.is_dir() {
+        true => in_folder(&local)?,
+        false => local.into_owned(),
+    };
+    if found.to_string_lossy().ends_with(".json") && found.to_string_lossy().contains(".index.") {
+        return read_shards(&found);
     }
-    let length = about.len();
+    let mut file = read_file(&found)?;
+    if let Ok(text) = std::fs::read_to_string(found.with_file_name(ADAPTER_CONFIG)) {
+        file.metadata.insert(ADAPTER_CONFIG.into(), text);
+    }
+    Ok(file)
+}
+
+fn read_file(path: &Path) -> Result<WeightFile, WeightsError> {
+    let open = |source| WeightsError::Open { path: path.to_owned(), source };
+    let length = std::fs::metadata(path).map_err(open)?.len();
     if length < 8 {
         return Err(WeightsError::Truncated { path: path.to_owned(), expected: 8, found: length });
     }
     let file = Arc::new(MappedFile::open(path).map_err(open)?);
+    let opened = match pickle::looks_like(&file) {
+        Some(_) => read_pickle(path, &file)?,
+        None => read_safetensors(path, &file)?,
+    };
+    if opened.tensors.is_empty() {
+        return Err(WeightsError::Empty { path: path.to_owned() });
+    }
+    Ok(opened)
+}
+
+fn read_safetensors(path: &Path, file: &Arc<MappedFile>) -> Result<WeightFile, WeightsError> {
     let (header, metadata) =
-        SafeTensors::read_metadata(&file).map_err(|error| explain(path, &file, &error.to_string()))?;
+        SafeTensors::read_metadata(file).map_err(|error| explain(path, file, &error.to_string()))?;
     let start = 8 + header;
     let origin = Arc::new(path.to_owned());
     let mut tensors = NamedTensors::new();
@@ -44,86 +92,114 @@ pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
             return Err(WeightsError::Truncated {
                 path: path.to_owned(),
                 expected: (start + expected) as u64,
-                found: length,
+                found: file.len() as u64,
             });
         }
-        let kind = kind_of(info.dtype).ok_or_else(|| WeightsError::Dtype {
-            path: path.to_owned(),
-            name: name.clone(),
-            dtype: format!("{:?}", info.dtype),
-        })?;
-        let shape = info.shape.iter().map(|&size| size as i64).collect();
-        let stored = Stored { file: Arc::clone(&file), kind, shape, range };
+        let stored = stored(path, file, &name, (info.dtype, &info.shape, None), range)?;
         tensors.insert_stored(name, stored, Arc::clone(&origin));
     }
-    if tensors.is_empty() {
-        return Err(WeightsError::Empty { path: path.to_owned() });
-    }
     let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(WeightFile { tensors, metadata })
+    Ok(WeightFile { tensors, metadata, container: Container::Safetensors })
 }
 
-/// Opens the weights of one component of a diffusers folder, `<dir>/<stem>[.fp16].safetensors` or its shards.
-pub fn read_component(dir: &Path, stems: &[&str]) -> Result<NamedTensors, WeightsError> {
-    for stem in stems {
-        for variant in ["", ".fp16", ".non_ema"] {
-            let single = dir.join(format!("{stem}{variant}.safetensors"));
-            if single.exists() {
-                return Ok(read(&single)?.tensors);
-            }
-            for index in
-                [format!("{stem}.safetensors.index{variant}.json"), format!("{stem}{variant}.safetensors.index.json")]
-            {
-                if dir.join(&index).exists() {
-                    return read_shards(&dir.join(index));
+fn read_pickle(path: &Path, file: &Arc<MappedFile>) -> Result<WeightFile, WeightsError> {
+    let fail = |source: PickleError| WeightsError::Pickle { path: path.to_owned(), source };
+    let pickled = pickle::read(file).map_err(fail)?;
+    let origin = Arc::new(path.to_owned());
+    let mut tensors = NamedTensors::new();
+    for (name, PickledTensor { dtype, shape, stride, range }) in pickled.tensors {
+        let stride = (!is_contiguous(&shape, &stride)).then_some(&stride[..]);
+        let stored = stored(path, file, &name, (dtype, &shape, stride), range)?;
+        tensors.insert_stored(name, stored, Arc::clone(&origin));
+    }
+    Ok(WeightFile { tensors, metadata: pickled.values, container: Container::Pickle })
+}
+
+fn stored(
+    path: &Path,
+    file: &Arc<MappedFile>,
+    name: &str,
+    (dtype, shape, stride): (Dtype, &[usize], Option<&[usize]>),
+    range: std::ops::Range<usize>,
+) -> Result<Stored, WeightsError> {
+    let unread = || WeightsError::Dtype { path: path.to_owned(), name: name.into(), dtype: format!("{dtype:?}") };
+    let signed = |sizes: &[usize]| sizes.iter().map(|&size| size as i64).collect::<Vec<_>>();
+    Ok(Stored {
+        file: Arc::clone(file),
+        kind: kind_of(dtype).ok_or_else(unread)?,
+        shape: signed(shape),
+        stride: stride.map(signed),
+        range,
+    })
+}
+
+/// Whether the elements lie one after the other; where an axis has one entry its stride says nothing.
+fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(stride).rev().all(|(&size, &stride)| {
+        let fits = size == 1 || stride == expected;
+        expected *= size.max(1);
+        fits
+    })
+}
+
+/// The weights in the folder of one component: `<stem>[.fp16].safetensors`, or the index of its shards, or a `.bin`.
+pub fn in_folder(dir: &Path) -> Result<PathBuf, WeightsError> {
+    for ending in ENDINGS {
+        for stem in STEMS {
+            for variant in ["", ".fp16", ".non_ema"] {
+                let names = [
+                    format!("{stem}{variant}.{ending}"),
+                    format!("{stem}.{ending}.index{variant}.json"),
+                    format!("{stem}{variant}.{ending}.index.json"),
+                ];
+                if let Some(found) = names.map(|name| dir.join(name)).into_iter().find(|path| path.is_file()) {
+                    return Ok(found);
                 }
             }
         }
     }
-    Err(no_weights(dir, stems))
-}
-
-fn no_weights(dir: &Path, stems: &[&str]) -> WeightsError {
-    let expected: Vec<String> = stems.iter().map(|stem| format!("{stem}.safetensors")).collect();
-    let pickles = ["diffusion_pytorch_model.bin", "pytorch_model.bin"];
-    let hint = match pickles.iter().find(|name| dir.join(name).exists()) {
-        Some(name) => format!("; {name} is a pickle, which is not read: save the model with safe_serialization=True"),
-        None if dir.is_dir() => "; is this a diffusers folder?".into(),
-        None => "; the folder does not exist".into(),
+    let expected = STEMS.map(|stem| format!("{stem}.safetensors")).join(", ");
+    let hint = match () {
+        () if dir.join("unet").is_dir() => "; it is a base model's folder: give one of its parts, like its unet",
+        () if dir.is_dir() => "; give the file itself, or a folder that diffusers wrote",
+        () => "; the folder does not exist",
     };
-    WeightsError::NoWeights { path: dir.to_owned(), expected: expected.join(" or "), hint }
+    Err(WeightsError::NoWeights { path: dir.to_owned(), expected, hint: hint.into() })
 }
 
-fn read_shards(index: &Path) -> Result<NamedTensors, WeightsError> {
+fn read_shards(index: &Path) -> Result<WeightFile, WeightsError> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
+    let wrong = |reason: String| WeightsError::Index { path: index.to_owned(), reason };
     let text =
         std::fs::read_to_string(index).map_err(|source| WeightsError::Open { path: index.to_owned(), source })?;
-    let parsed: Index = serde_json::from_str(&text)
-        .map_err(|error| WeightsError::Index { path: index.to_owned(), reason: error.to_string() })?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let mut shards: Vec<&String> = parsed.weight_map.values().collect();
     shards.sort();
     shards.dedup();
-    let mut tensors = NamedTensors::new();
+    let mut all =
+        WeightFile { tensors: NamedTensors::new(), metadata: BTreeMap::new(), container: Container::Safetensors };
     for shard in shards {
-        tensors.extend(read(&index.with_file_name(shard))?.tensors);
-    }
-    match parsed.weight_map.keys().find(|name| !tensors.contains(name)) {
-        Some(name) => {
-            Err(WeightsError::Index { path: index.to_owned(), reason: format!("`{name}` is in none of the shards") })
+        if Path::new(shard).components().count() != 1 || Path::new(shard).file_name().is_none() {
+            return Err(wrong(format!("its shard `{shard}` is not in the same folder")));
         }
-        None => Ok(tensors),
+        let file = read_file(&index.with_file_name(shard))?;
+        all.tensors.extend(file.tensors);
+        all.metadata.extend(file.metadata);
+        all.container = file.container;
+    }
+    match parsed.weight_map.keys().find(|name| !all.tensors.contains(name)) {
+        Some(name) => Err(wrong(format!("`{name}` is in none of the shards"))),
+        None => Ok(all),
     }
 }
 
 /// Says what a file that is not safetensors looks like.
 fn explain(path: &Path, bytes: &[u8], error: &str) -> WeightsError {
     let not = |reason: String| WeightsError::NotSafetensors { path: path.to_owned(), reason };
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        return not("it is a PyTorch pickle, which is not read; convert it to safetensors first".into());
-    }
     if bytes.starts_with(b"version https://git-lfs") {
         return not("it is a Git LFS pointer; run `git lfs pull` to get the file itself".into());
     }
@@ -143,7 +219,7 @@ fn explain(path: &Path, bytes: &[u8], error: &str) -> WeightsError {
     }
     // The crate compares the last tensor's end with the file's length while it reads the header.
     if error.contains("MetadataIncompleteBuffer") || error.contains("incomplete metadata") {
-        let expected = header.map_or(0, |header| header + 8) + described_bytes(bytes).unwrap_or(0);
+        let expected = header.unwrap_or(0).saturating_add(8).saturating_add(described_bytes(bytes).unwrap_or(0));
         let found = bytes.len() as u64;
         return if found < expected {
             WeightsError::Truncated { path: path.to_owned(), expected, found }
@@ -151,7 +227,7 @@ fn explain(path: &Path, bytes: &[u8], error: &str) -> WeightsError {
             not(format!("it has {found} bytes and its header describes {expected}; copy or download it again"))
         };
     }
-    not(format!("{error}; copy or download it again, or convert it to safetensors first"))
+    not(format!("{error}; copy or download it again"))
 }
 
 /// The end of the last tensor by the header, whatever the file's length.
@@ -160,16 +236,4 @@ fn described_bytes(bytes: &[u8]) -> Option<u64> {
     let text = bytes.get(8..8usize.checked_add(usize::try_from(header).ok()?)?)?;
     let json: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).ok()?;
     json.values().filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64()).max()
-}
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    Some(match dtype {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        _ => return None,
-    })
 }

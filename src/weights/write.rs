@@ -62,33 +62,61 @@ pub fn stream_safetensors<'a, S: AsRef<str>>(
     tensors: impl IntoIterator<Item = (S, &'a Tensor)>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let entries = entries(tensors)?;
+    let tensors: Vec<(String, &Tensor)> =
+        tensors.into_iter().map(|(name, tensor)| (name.as_ref().to_owned(), tensor)).collect();
+    let shaped = tensors.iter().map(|(name, tensor)| shaped(name, tensor)).collect::<Result<Vec<_>>>()?;
+    let entries = in_file_order(shaped)?;
+    let tensors: BTreeMap<&str, &Tensor> = tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
     let header = header(&entries, metadata)?;
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
     let mut buffer = Vec::new();
     for entry in &entries {
-        buffer.resize(entry.bytes, 0);
-        let dense = entry.tensor.detach();
-        dense
-            .f_copy_data_u8(&mut buffer, dense.numel())
-            .with_context(|| format!("cannot read tensor `{}`", entry.name))?;
+        encode(tensors[entry.name.as_str()], entry, &mut buffer)?;
         out.write_all(&buffer)?;
     }
     Ok(())
 }
 
-struct Entry<'a> {
-    name: String,
-    tensor: &'a Tensor,
+/// A tensor as the header describes it.
+pub(super) struct Shaped {
+    pub(super) name: String,
+    pub(super) kind: Kind,
     dtype: Dtype,
+    shape: Vec<usize>,
     bytes: usize,
 }
 
+impl Shaped {
+    pub(super) fn new(name: &str, kind: Kind, shape: &[i64]) -> Result<Shaped> {
+        if name == "__metadata__" {
+            bail!("`__metadata__` cannot be the name of a tensor in a safetensors file");
+        }
+        let Some(dtype) = dtype_of(kind) else {
+            bail!("tensor `{name}` is {kind:?}, which a safetensors file cannot hold")
+        };
+        let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
+        let bytes = shape.iter().product::<usize>() * kind.elt_size_in_bytes();
+        Ok(Shaped { name: name.to_owned(), kind, dtype, shape, bytes })
+    }
+}
+
+fn shaped(name: &str, tensor: &Tensor) -> Result<Shaped> {
+    if !tensor.defined() || tensor.is_sparse() {
+        bail!("tensor `{name}` is undefined or sparse, which a safetensors file cannot hold");
+    }
+    Shaped::new(name, tensor.kind(), &tensor.size())
+}
+
+/// The bytes of `tensor`, which `entry` describes, into `buffer`.
+pub(super) fn encode(tensor: &Tensor, entry: &Shaped, buffer: &mut Vec<u8>) -> Result<()> {
+    buffer.resize(entry.bytes, 0);
+    let dense = tensor.detach();
+    dense.f_copy_data_u8(buffer, dense.numel()).with_context(|| format!("cannot read tensor `{}`", entry.name))
+}
+
 /// In the order of the format's own writer: widest elements first, which keeps every tensor aligned, then by name.
-fn entries<'a, S: AsRef<str>>(tensors: impl IntoIterator<Item = (S, &'a Tensor)>) -> Result<Vec<Entry<'a>>> {
-    let mut entries =
-        tensors.into_iter().map(|(name, tensor)| entry(name.as_ref(), tensor)).collect::<Result<Vec<_>>>()?;
+pub(super) fn in_file_order(mut entries: Vec<Shaped>) -> Result<Vec<Shaped>> {
     entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
     let mut seen = BTreeSet::new();
     match entries.iter().find(|entry| !seen.insert(&entry.name)) {
@@ -97,30 +125,16 @@ fn entries<'a, S: AsRef<str>>(tensors: impl IntoIterator<Item = (S, &'a Tensor)>
     }
 }
 
-fn entry<'a>(name: &str, tensor: &'a Tensor) -> Result<Entry<'a>> {
-    if name == "__metadata__" {
-        bail!("`__metadata__` cannot be the name of a tensor in a safetensors file");
-    }
-    if !tensor.defined() || tensor.is_sparse() {
-        bail!("tensor `{name}` is undefined or sparse, which a safetensors file cannot hold");
-    }
-    let kind = tensor.kind();
-    let Some(dtype) = dtype_of(kind) else {
-        bail!("tensor `{name}` is {kind:?}, which a safetensors file cannot hold")
-    };
-    Ok(Entry { name: name.to_owned(), tensor, dtype, bytes: tensor.numel() * kind.elt_size_in_bytes() })
-}
-
 /// The JSON header, padded with spaces so that the data starts at a multiple of 8 bytes.
-fn header(entries: &[Entry<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+pub(super) fn header(entries: &[Shaped], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let mut table = serde_json::Map::new();
     if !metadata.is_empty() {
         table.insert("__metadata__".into(), serde_json::to_value(metadata)?);
     }
     let mut start = 0;
     for entry in entries {
-        let shape = entry.tensor.size().iter().map(|&n| n as usize).collect();
-        let info = TensorInfo { dtype: entry.dtype, shape, data_offsets: (start, start + entry.bytes) };
+        let info =
+            TensorInfo { dtype: entry.dtype, shape: entry.shape.clone(), data_offsets: (start, start + entry.bytes) };
         table.insert(entry.name.clone(), serde_json::to_value(info)?);
         start += entry.bytes;
     }

@@ -12,6 +12,7 @@ mod cli {
     mod sampling;
     pub mod support;
     mod training;
+    mod weights;
 }
 mod data;
 mod eval;

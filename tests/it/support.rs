@@ -11,7 +11,12 @@ use animatediff::{
     assemble::{Base, Motion},
     model::unet::motion,
     nn::NormScope,
-    weights::{NamedTensors, read, write::write_safetensors},
+    weights::{
+        Content, Dialect, NamedTensors, Table,
+        formats::{Topology, format},
+        read,
+        write::write_safetensors,
+    },
 };
 use tch::{Kind, Tensor};
 
@@ -86,6 +91,64 @@ pub fn assert_close(name: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
     let error = relative_error(got, want);
     println!("{name}: error {error:.1e} of {tolerance:.0e}");
     assert!(error <= tolerance, "{name}: off by {error:.3e} of the largest magnitude, {tolerance:.0e} is allowed");
+}
+
+/// The table of a format whose motion modules have two attentions in a block.
+pub fn table(content: Content, dialect: Dialect) -> Table {
+    table_of(content, dialect, &Topology::default())
+}
+
+/// The table of a format.
+pub fn table_of(content: Content, dialect: Dialect, topology: &Topology) -> Table {
+    format(content, dialect, topology).unwrap_or_else(|| panic!("{content:?} has no {dialect} form")).table
+}
+
+/// Names and shapes.
+pub type Keys = BTreeMap<String, Vec<i64>>;
+
+/// Names and shapes of a published file.
+pub fn keys(file: &str) -> Keys {
+    let text = fs::read_to_string(golden_path("keys").join(file)).unwrap();
+    let parse = |line: &str| {
+        let (name, shape) = line.split_once(' ').unwrap();
+        (name.to_owned(), serde_json::from_str(shape).unwrap())
+    };
+    text.lines().map(parse).collect()
+}
+
+/// A v2 motion module's file, and that of v1 and v3: the same without the middle block.
+pub fn motion_keys(mid: bool) -> Keys {
+    let mut keys = keys("motion_v2.txt");
+    keys.retain(|name, _| mid || !name.starts_with("mid_block."));
+    keys
+}
+
+/// The tables of positions that older files hold too.
+pub fn position_keys(module: &Keys, frames: i64) -> Keys {
+    let table = |(name, shape): (&String, &Vec<i64>)| {
+        let attention = name.strip_suffix(".to_q.weight")?;
+        Some((format!("{attention}.pos_encoder.pe"), vec![1, frames, shape[0]]))
+    };
+    module.iter().filter_map(table).collect()
+}
+
+/// Official names and shapes of low-rank pairs on every attention projection in `keys`.
+pub fn pair_keys(keys: &Keys, rank: i64) -> Keys {
+    let mut pairs = BTreeMap::new();
+    for (name, shape) in keys {
+        let Some((attention, projection)) = name.rsplit_once(".to_") else { continue };
+        let Some(projection) = projection.strip_suffix(".weight") else { continue };
+        let path = format!("{attention}.processor.to_{}_lora", projection.trim_end_matches(".0"));
+        pairs.insert(format!("{path}.down.weight"), vec![rank, shape[1]]);
+        pairs.insert(format!("{path}.up.weight"), vec![shape[0], rank]);
+    }
+    pairs
+}
+
+/// Tensors of those names and shapes that share one zero each.
+pub fn hollow(keys: Keys) -> NamedTensors {
+    let zero = |shape: Vec<i64>| Tensor::zeros([1], (Kind::Float, tch::Device::Cpu)).expand(shape, false);
+    keys.into_iter().map(|(name, shape)| (name, zero(shape))).collect()
 }
 
 /// The tiny random base model.

@@ -120,7 +120,8 @@ pub fn run(args: Args) -> Result<()> {
 impl Args {
     fn exam(&self) -> Result<Exam> {
         let animated = self.motion.is_some();
-        let loras = self.motion_lora.iter().map(|text| LoraEntry::parse(text)).collect::<Result<Vec<_>>>()?;
+        let loras =
+            self.motion_lora.iter().map(|text| LoraEntry::parse("--motion-lora", text)).collect::<Result<Vec<_>>>()?;
         for (flag, value) in [("--adapter-scale", self.adapter_scale), ("--guidance-scale", self.guidance_scale)] {
             if !value.is_finite() {
                 return Err(usage(format!("{flag} {value}: a number is expected")));

@@ -1,25 +1,37 @@
 //! The official job YAML: what one entry of the list says.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{cli::usage, device::Precision, nn::NormScope};
+use crate::{assemble::BaseFiles, cli::usage, device::Precision, nn::NormScope};
 
 /// One job. Official keys, and below them ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Job {
-    /// Single-file checkpoints are not read yet: only "".
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub dreambooth_path: String,
-    /// LoRAs in other tools' names are not read yet: only "".
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub lora_model_path: String,
-    /// Goes with `lora_model_path`.
+    /// Personalised model: a checkpoint, a UNet, or a folder of either.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "path")]
+    pub dreambooth_path: Option<PathBuf>,
+    /// LoRA on the UNet, the text encoder or both.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "path")]
+    pub lora_model_path: Option<PathBuf>,
+    /// Its scale; the official 0.8 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora_alpha: Option<f64>,
+    /// More LoRAs with their scales. Ours, not an official key.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
+    pub loras: Vec<LoraEntry>,
+    /// Whether LoRAs are read as the official loader does, which leaves their alpha out. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_ignore_alpha: Option<bool>,
+    /// Textual-inversion embeddings. Ours.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
+    pub embeddings: Vec<PathBuf>,
+    /// VAE in the place of the base's. Ours.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "path")]
+    pub vae_path: Option<PathBuf>,
     /// Official inference YAML.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "path")]
     pub inference_config: Option<PathBuf>,
@@ -94,7 +106,7 @@ pub struct Job {
     pub latents_row: Option<i64>,
 }
 
-/// A MotionLoRA and its scale.
+/// A MotionLoRA or another LoRA, and its scale.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraEntry {
     /// File.
@@ -181,12 +193,12 @@ impl From<i64> for Seed {
 }
 
 impl LoraEntry {
-    /// `FILE` or `FILE:SCALE`.
-    pub fn parse(text: &str) -> Result<LoraEntry> {
+    /// `FILE` or `FILE:SCALE`, given as `flag`.
+    pub fn parse(flag: &str, text: &str) -> Result<LoraEntry> {
         let scaled = text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse::<f64>().ok()?)));
         let (path, alpha) = scaled.unwrap_or((text, 1.0));
         if path.is_empty() || !alpha.is_finite() {
-            return Err(usage(format!("--motion-lora {text}: FILE or FILE:SCALE is expected")));
+            return Err(usage(format!("{flag} {text}: FILE or FILE:SCALE is expected")));
         }
         Ok(LoraEntry { path: path.into(), alpha })
     }
@@ -196,12 +208,6 @@ impl Job {
     /// What cannot be done, or contradicts itself.
     pub fn check(&self) -> Result<()> {
         let not_yet = [
-            (
-                "dreambooth_path",
-                &self.dreambooth_path,
-                "single-file checkpoints are not read yet; give a diffusers folder with --base",
-            ),
-            ("lora_model_path", &self.lora_model_path, "LoRAs in other tools' names are not read yet"),
             ("controlnet_path", &self.controlnet_path, "ControlNets are not run yet"),
             ("controlnet_config", &self.controlnet_config, "ControlNets are not run yet"),
         ];
@@ -212,7 +218,7 @@ impl Job {
         if controlled || self.normalize_condition_images.is_some() {
             return Err(usage("`controlnet_images`: ControlNets are not run yet; remove the keys that begin with it"));
         }
-        if self.lora_alpha.is_some() {
+        if self.lora_alpha.is_some() && self.lora_model_path.is_none() {
             return Err(usage("`lora_alpha` goes with `lora_model_path`, which is not given; remove the key"));
         }
         if self.prompt.0.is_empty() {
@@ -239,7 +245,11 @@ impl Job {
         if self.motion_module.is_none() && self.motion_norm.is_some() {
             return Err(usage("--motion-norm is about a motion module: give one with --motion"));
         }
-        let scales = self.motion_module_lora_configs.iter().map(|entry| entry.alpha).chain(self.adapter_lora_scale);
+        if self.lora_ignore_alpha.is_some() && self.all_loras().is_empty() {
+            return Err(usage("--lora-ignore-alpha is about LoRAs: give one with --lora"));
+        }
+        let loras = self.motion_module_lora_configs.iter().chain(&self.loras);
+        let scales = loras.map(|entry| entry.alpha).chain(self.adapter_lora_scale).chain(self.lora_alpha);
         for scale in scales {
             ensure!(scale.is_finite(), usage("a scale is not a finite number"));
         }
@@ -249,11 +259,20 @@ impl Job {
         Ok(())
     }
 
-    /// The base model's folder.
-    pub fn base(&self) -> Result<&Path> {
-        self.pretrained_model_path
-            .as_deref()
-            .ok_or_else(|| usage("no base model is given; add --base DIR (`animatediff init` makes a random one)"))
+    /// The files of the base model.
+    pub fn base_files(&self) -> Result<BaseFiles> {
+        let none = "no base model is given; add --base DIR (`animatediff init` makes a random one)";
+        Ok(BaseFiles {
+            base: self.pretrained_model_path.clone().ok_or_else(|| usage(none))?,
+            dreambooth: self.dreambooth_path.clone(),
+            vae: self.vae_path.clone(),
+        })
+    }
+
+    /// All LoRAs with their scales, the official key's first.
+    pub fn all_loras(&self) -> Vec<(PathBuf, f64)> {
+        let official = self.lora_model_path.clone().map(|path| (path, self.lora_alpha.unwrap_or(0.8)));
+        official.into_iter().chain(self.loras.iter().map(|entry| (entry.path.clone(), entry.alpha))).collect()
     }
 
     /// The job's clips. Seeds of -1 are drawn here.
@@ -288,6 +307,6 @@ fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D
 }
 
 /// A list that may be null.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LoraEntry>, D::Error> {
+fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -33,7 +33,7 @@ pub struct Order<'a> {
 impl<'a> Order<'a> {
     /// Reads what is small, and refuses what cannot be done.
     pub fn new(job: &'a Job, shots: &[Shot]) -> Result<Order<'a>> {
-        let base = Base::open(job.base()?)?;
+        let base = Base::open_files(&job.base_files()?)?;
         let inference = match &job.inference_config {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -64,6 +64,9 @@ impl<'a> Order<'a> {
             motion: job.motion_module.as_ref().map(read).transpose()?,
             adapter: job.adapter_lora_path.clone().map(|path| (path, scale)),
             motion_loras: loras.map(|LoraEntry { path, alpha }| (path.clone(), *alpha)).collect(),
+            loras: job.all_loras(),
+            ignore_alpha: job.lora_ignore_alpha.unwrap_or(false),
+            embeddings: job.embeddings.clone(),
             noise_scheduler_kwargs: inference.noise_scheduler_kwargs.clone(),
         })
     }
@@ -126,6 +129,7 @@ impl<'a> Set<'a> {
             let version = motion.config.version().unwrap_or("of its own architecture");
             say(&format!("motion module {}: {version}", path.display()));
         }
+        base.notes.iter().for_each(|note| say(&format!("note: {note}")));
         let studio = Studio::open(base, cast, device, job.dtype.unwrap_or_default().kind(device))?;
         Ok(Set { job, studio, noise })
     }

@@ -248,7 +248,7 @@ struct Convolution {
 }
 
 /// The number in the name of the feed-forward's norm: 3 as in diffusers, or the one after the last attention's.
-pub fn feed_forward_norm(attentions: usize) -> usize {
+fn feed_forward_norm(attentions: usize) -> usize {
     attentions.max(2) + 1
 }
 

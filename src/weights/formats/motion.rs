@@ -1,49 +1,43 @@
-//! Motion modules in the official names (`mm_sd_v15.ckpt`, `v3_sd15_mm.ckpt`, …) against those of diffusers' MotionAdapter.
+//! Motion modules: the official names (`mm_sd_v15.ckpt`, `v3_sd15_mm.ckpt`, …) and those of diffusers' MotionAdapter.
 
-use crate::weights::{
-    map::{Row, Table},
-    named::NamedTensors,
-};
+use super::parts::{LEAVES, MotionLayer, PLACES, image_parameters, motion_layers, motion_norms};
+use crate::weights::map::{Row, Table};
 
-const THEIRS: &str = "{*}.motion_modules.{}.temporal_transformer";
-const OURS: &str = "{*}.motion_modules.{}";
-const LEAVES: [&str; 2] = ["weight", "bias"];
-
-/// The table for modules whose transformer blocks have `attentions` attentions; `feed_forward_norm` is the number of the
-/// feed-forward's norm in our names.
-pub fn motion_module(attentions: usize, feed_forward_norm: usize) -> Table {
-    let block = ".transformer_blocks.{}";
-    let mut rows = Vec::new();
-    let mut layer = |theirs: String, ours: String| {
-        rows.extend(LEAVES.map(|leaf| Row::copy(format!("{THEIRS}{theirs}.{leaf}"), format!("{OURS}{ours}.{leaf}"))));
-    };
-    for index in 0..attentions {
-        // `conv` stands in for queries, keys and values where convolutions take the attentions' place.
-        for projection in ["to_q", "to_k", "to_v", "to_out.0", "conv"] {
-            layer(
-                format!("{block}.attention_blocks.{index}.{projection}"),
-                format!("{block}.attn{}.{projection}", index + 1),
-            );
-        }
-        layer(format!("{block}.norms.{index}"), format!("{block}.norm{}", index + 1));
+/// The official table, for modules whose transformer blocks have `attentions` attentions. Checkpoints of the official trainer
+/// hold the image UNet as well, which is left aside.
+pub fn official(attentions: usize) -> Table {
+    let mut rows = rows(attentions, |layer| &layer.official);
+    for place in PLACES {
+        let path = format!("{place}.motion_modules.{{}}.temporal_transformer.transformer_blocks.{{}}");
+        rows.extend((0..attentions).map(|i| Row::drop(format!("{path}.attention_blocks.{i}.pos_encoder.pe"))));
     }
-    layer(format!("{block}.ff_norm"), format!("{block}.norm{feed_forward_norm}"));
-    for part in ["ff.net.0.proj", "ff.net.2"].map(|part| format!("{block}.{part}")) {
-        layer(part.clone(), part);
-    }
-    for part in [".norm", ".proj_in", ".proj_out"] {
-        layer(part.into(), part.into());
-    }
-    let tables = (0..attentions).map(|index| format!("{THEIRS}{block}.attention_blocks.{index}.pos_encoder.pe"));
-    rows.extend(tables.map(Row::drop));
-    Table::new("AnimateDiff motion module", rows)
+    rows.extend(image_aside());
+    Table::new("motion module (official)", rows)
 }
 
-/// How many attentions a transformer block of this official file has: one more than the highest index.
-pub fn attention_blocks(tensors: &NamedTensors) -> usize {
-    let index = |name: &str| {
-        let (_, rest) = name.split_once(".attention_blocks.")?;
-        rest.split('.').next()?.parse::<usize>().ok()
+/// The table of diffusers' MotionAdapter and of the motion part of its UNetMotionModel.
+pub fn diffusers(attentions: usize) -> Table {
+    let mut rows = rows(attentions, |layer| &layer.ours);
+    for place in PLACES {
+        rows.push(Row::drop(format!("{place}.motion_modules.{{}}.transformer_blocks.{{}}.pos_embed.pe")));
+    }
+    rows.extend(image_aside());
+    Table::new("motion module (diffusers)", rows)
+}
+
+/// The number of the feed-forward's norm in diffusers' names, by the attentions of a block.
+pub fn feed_forward_norm(attentions: usize) -> usize {
+    attentions.max(2) + 1
+}
+
+pub(super) fn rows(attentions: usize, theirs: fn(&MotionLayer) -> &String) -> Vec<Row> {
+    let layers = motion_layers(attentions).into_iter().chain(motion_norms(attentions, feed_forward_norm(attentions)));
+    let row = |layer: &MotionLayer, leaf: &str| {
+        Row::copy(format!("{}.{leaf}", theirs(layer)), format!("{}.{leaf}", layer.ours))
     };
-    tensors.names().filter_map(index).max().map_or(0, |highest| highest + 1)
+    layers.flat_map(|layer| LEAVES.map(|leaf| row(&layer, leaf))).collect()
+}
+
+fn image_aside() -> impl Iterator<Item = Row> {
+    image_parameters().into_iter().flat_map(|path| LEAVES.map(|leaf| Row::aside(format!("{path}.{leaf}"))))
 }

@@ -60,6 +60,7 @@ examples_of! {
     data: "data",
     data_shapes: "data shapes",
     data_augment: "data augment",
+    convert: "convert",
     inspect: "inspect",
     doctor: "doctor",
 }

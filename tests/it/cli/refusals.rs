@@ -28,7 +28,7 @@ fn weights_that_are_missing_or_damaged() {
         ("page.safetensors", "page.safetensors: not a safetensors file: it is a web page; download the file itself"),
         ("nan.safetensors", "nan.safetensors: the weights do not make the UNet: "),
         ("nan.safetensors", "hold NaN or infinite values, first `"),
-        ("$ADAPTER", "it looks like a domain adapter: give it with --adapter"),
+        ("$ADAPTER", "this is a domain adapter, and a motion module is expected; give it with --adapter"),
     ] {
         desk.refused(&format!("{SAMPLE} --motion {file} -o x.gif"), &[words]);
     }
@@ -122,7 +122,7 @@ fn bases_of_other_families_and_broken_ones() {
     }
     let line = format!("animatediff train motion -c $TINY --base {}", two.path().display());
     desk.refused(&line, &["this is a Stable Diffusion 2 model"]);
-    let words = ["nowhere: not a base model: there is no such folder; `animatediff init --preset tiny DIR`"];
+    let words = ["nowhere: not a base model: there is no such folder or file; `animatediff init --preset tiny DIR`"];
     desk.refused("animatediff sample --base nowhere --prompt x -o x.png", &words);
     desk.refused("animatediff train image -c $TINY --base nowhere", &words);
     desk.refused("animatediff sample --prompt x -o x.png", &["no base model is given; add --base DIR"]);
@@ -246,8 +246,8 @@ fn sizes_counts_and_numbers() {
     // Once an index out of bounds: the first timestep of the official spacing lies one beyond the last.
     let line = "animatediff sample --base $GOLD --prompt x -o x.gif --steps=1000";
     desk.refused(line, &["--steps 1000: ", "`steps_offset: 1`", "timestep 1000", "take fewer steps"]);
-    desk.write("job.yaml", "- {prompt: x, pretrained_model_path: base, dreambooth_path: a.safetensors}");
-    desk.refused("animatediff sample -c job.yaml", &["`dreambooth_path: a.safetensors`", "remove the key"]);
+    desk.write("job.yaml", "- {prompt: x, pretrained_model_path: base, controlnet_path: a.safetensors}");
+    desk.refused("animatediff sample -c job.yaml", &["`controlnet_path: a.safetensors`", "remove the key"]);
     desk.write("job.yaml", "- {prompt: x, guidence_scale: 3}");
     desk.refused("animatediff sample -c job.yaml", &["job.yaml:1: ", "`0.guidence_scale`", "`0.guidance_scale`"]);
     desk.write("job.yaml", "[]");

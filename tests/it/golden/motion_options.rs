@@ -1,13 +1,13 @@
 //! The motion module alone, with every option that changes its network.
 
 use animatediff::{
-    model::unet::motion::{self, ModuleConfig, MotionModule, feed_forward_norm},
+    model::unet::motion::{self, ModuleConfig, MotionModule},
     nn::{Params, Plan},
-    weights::{NamedTensors, formats},
+    weights::{Content, Dialect, NamedTensors, formats::Topology},
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{Golden, OUTPUT, assert_close};
+use crate::support::{Golden, OUTPUT, assert_close, table_of};
 
 /// Where the module is put, as the formats know only whole UNets.
 const PLACE: &str = "down_blocks.0.motion_modules.0";
@@ -46,9 +46,9 @@ fn tensors(golden: &Golden, case: &str, config: &motion::Config) -> NamedTensors
         .into_iter()
         .map(|(name, tensor)| (format!("{PLACE}.{name}"), tensor))
         .collect();
-    let attentions = formats::attention_blocks(&official);
-    assert_eq!(attentions, config.motion_module_kwargs.attention_block_types.len(), "{case}");
-    formats::motion_module(attentions, feed_forward_norm(attentions)).import(official, |_| String::new()).unwrap()
+    let topology = Topology::of(official.names().collect::<Vec<_>>().into_iter());
+    assert_eq!(topology.attentions, config.motion_module_kwargs.attention_block_types.len(), "{case}");
+    table_of(Content::MotionModule, Dialect::Official, &topology).import(official, |_| String::new()).unwrap()
 }
 
 fn options_in_short(config: &motion::Config) -> String {

@@ -8,11 +8,13 @@ use animatediff::{
     model::unet::UNet,
     nn::{LoraPlan, NormScope, Pattern, Plan, Store},
     train::optim::{self, AdamW},
-    weights::{Table, formats},
+    weights::{Content, Dialect, Table},
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{GRADIENT, Golden, OUTPUT, assert_close, base, golden_path, largest, motion, relative_error};
+use crate::support::{
+    GRADIENT, Golden, OUTPUT, assert_close, base, golden_path, largest, motion, relative_error, table,
+};
 
 /// A gradient below this part of the model's largest is rounding. Queries and keys have none where there is one token to
 /// look at, as in the middle block of these small pictures.
@@ -31,8 +33,8 @@ fn adapter() -> animatediff::weights::Lora {
 fn adapter_stage() {
     let base = base();
     let parts = UNetParts { added: Some(adapter()), ..UNetParts::new(&base) };
-    let table = formats::adapter();
-    train("train_adapter", parts, train_pairs(".attentions.*.to_"), |name| official(&table, name));
+    let table = table(Content::LowRank, Dialect::Official);
+    train("train_adapter", parts, train_pairs(".attentions.*.to_"), |name| official(&table, &format!("unet.{name}")));
 }
 
 #[test]
@@ -43,7 +45,7 @@ fn motion_stage() {
         merged: vec![(adapter(), 1.0)],
         ..UNetParts::new(&base)
     };
-    let table = formats::motion_module(2, 3);
+    let table = table(Content::MotionModule, Dialect::Official);
     let plan = Plan::train([Pattern::new("motion_modules.")]);
     train("train_motion", parts, plan, |name| official(&table, name));
 }
@@ -53,8 +55,10 @@ fn motion_lora_stage() {
     let base = base();
     let pairs = read_motion_lora(&golden_path("motion_lora.safetensors")).unwrap();
     let parts = UNetParts { motion: Some(motion("v2", NormScope::Frame)), added: Some(pairs), ..UNetParts::new(&base) };
-    let table = formats::motion_lora(2);
-    train("train_motionlora", parts, train_pairs(".motion_modules.*.to_"), |name| official(&table, name));
+    let table = table(Content::LowRank, Dialect::Official);
+    train("train_motionlora", parts, train_pairs(".motion_modules.*.to_"), |name| {
+        official(&table, &format!("unet.{name}"))
+    });
 }
 
 #[test]

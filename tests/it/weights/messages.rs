@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use animatediff::{
-    assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora},
+    assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_lora, read_motion_lora},
     model::unet::motion,
     nn::{LoraPlan, NormScope, Pattern, Plan},
-    weights::{read, read_component},
+    weights::read,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -30,8 +30,10 @@ fn files_that_are_not_whole_safetensors() {
     write(&path, one("a.weight"));
     let whole = fs::read(&path).unwrap();
     assert_eq!(whole.len(), 8 + 64 + 8, "length of the header, header, two numbers");
-    let pickle =
-        "{}: not a safetensors file: it is a PyTorch pickle, which is not read; convert it to safetensors first";
+    let archive =
+        "{}: is not a whole PyTorch archive: its end record is missing, so it is cut short; download or save it again";
+    let old = "{}: is a bare pickle, as PyTorch saved before version 1.6; open it in PyTorch and save it again with \
+               `torch.save(torch.load(path, weights_only=True), new)`";
     let cases: [(&str, &[u8], &str); 10] = [
         ("empty", b"", "{}: truncated: the header describes 8 bytes and the file has 0; copy or download it again"),
         (
@@ -54,8 +56,8 @@ fn files_that_are_not_whole_safetensors() {
             &[&whole[..], b"more"].concat(),
             "{}: not a safetensors file: it has 84 bytes and its header describes 80; copy or download it again",
         ),
-        ("zip pickle", b"PK\x03\x04rest of the archive", pickle),
-        ("plain pickle", b"\x80\x02}q\x00X\x0a\0\0\0state_dict", pickle),
+        ("zip cut short", b"PK\x03\x04rest of the archive", archive),
+        ("plain pickle", b"\x80\x02}q\x00X\x0a\0\0\0state_dict", old),
         (
             "LFS pointer",
             b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n",
@@ -70,7 +72,7 @@ fn files_that_are_not_whole_safetensors() {
             "header that is not JSON",
             b"\x08\0\0\0\0\0\0\0{nothing",
             "{}: not a safetensors file: invalid JSON in header: key must be a string at line 1 column 2; \
-             copy or download it again, or convert it to safetensors first",
+             copy or download it again",
         ),
     ];
     for (what, bytes, want) in cases {
@@ -85,35 +87,38 @@ fn safetensors_without_what_is_needed() {
     let path = dir.path().join("mm.safetensors");
     write(&path, vec![]);
     refused("no tensors", read(&path), &path, "{}: the file holds no tensors; export or download it again");
-    write(&path, [("mask".to_owned(), Tensor::from_slice(&[1u8, 2]))]);
-    let want = "{}: `mask` has type U8; F32, F16, BF16, F64, I64 and I32 are read: save it as one of them";
-    refused("bytes", read(&path), &path, want);
+    let header = br#"{"mask":{"dtype":"U16","shape":[1],"data_offsets":[0,2]}}       "#;
+    fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, b"ab"].concat()).unwrap();
+    let want = "{}: `mask` has type U16; this type is not read: save it as float32, float16 or bfloat16";
+    refused("16 bits without a sign", read(&path), &path, want);
     let absent = dir.path().join("absent.safetensors");
     refused("absent", read(&absent), &absent, "{}: cannot be opened: No such file or directory (os error 2)");
-    refused("folder", read(dir.path()), dir.path(), "{}: not a safetensors file: it is a folder; give the file in it");
 }
 
 #[test]
 fn components_without_weights() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |dir: &Path| read_component(dir, &["model", "pytorch_model"]);
-    let none = |hint: &str| format!("{{}}: no model.safetensors or pytorch_model.safetensors here; {hint}");
-    refused("empty folder", open(dir.path()), dir.path(), &none("is this a diffusers folder?"));
-    let absent = dir.path().join("absent");
-    refused("absent folder", open(&absent), &absent, &none("the folder does not exist"));
-    fs::write(dir.path().join("pytorch_model.bin"), "PK").unwrap();
-    let pickle = "pytorch_model.bin is a pickle, which is not read: save the model with safe_serialization=True";
-    refused("pickle", open(dir.path()), dir.path(), &none(pickle));
+    let none = |hint: &str| {
+        format!(
+            "{{}}: no diffusion_pytorch_model.safetensors, model.safetensors, pytorch_model.safetensors, \
+             adapter_model.safetensors, pytorch_lora_weights.safetensors here; {hint}"
+        )
+    };
+    let hint = "give the file itself, or a folder that diffusers wrote";
+    refused("empty folder", read(dir.path()), dir.path(), &none(hint));
+    fs::create_dir(dir.path().join("unet")).unwrap();
+    let hint = "it is a base model's folder: give one of its parts, like its unet";
+    refused("base", read(dir.path()), dir.path(), &none(hint));
 }
 
 #[test]
 fn incomplete_shards() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || read_component(dir.path(), &["model"]);
+    let open = || read(dir.path());
     let index = "model.safetensors.index.json";
     let tensors: BTreeMap<_, _> = ["a", "b", "c"].map(|name| one(name).remove(0)).into();
     write_shards(dir.path(), index, &tensors);
-    assert_eq!(open().unwrap().len(), 3);
+    assert_eq!(open().unwrap().tensors.len(), 3);
 
     let not = |reason: &str| {
         format!("{{}}/{index}: not an index of shards: {reason}; copy or download index and shards again")
@@ -127,19 +132,20 @@ fn incomplete_shards() {
     refused("not an index", open(), dir.path(), &not("missing field `weight_map` at line 1 column 2"));
 }
 
-/// A way to read a file, and the format it is read as.
+/// A way to read a file, and what it takes it for.
 type Reader = (&'static str, fn(&Path) -> Result<(), AssembleError>);
 
-const MOTION: Reader = ("AnimateDiff motion module", |path| Motion::read(path, None).map(drop));
-const ADAPTER: Reader = ("AnimateDiff domain adapter", |path| read_adapter(path).map(drop));
-const MOTION_LORA: Reader = ("AnimateDiff MotionLoRA", |path| read_motion_lora(path).map(drop));
+const MOTION: Reader = ("a motion module", |path| Motion::read(path, None).map(drop));
+const ADAPTER: Reader = ("a domain adapter", |path| read_adapter(path).map(drop));
+const MOTION_LORA: Reader = ("a MotionLoRA", |path| read_motion_lora(path).map(drop));
+const LORA: Reader = ("a LoRA", |path| read_lora(path, false).map(drop));
 
 #[test]
 fn files_of_another_kind() {
-    let adapter = "it looks like a domain adapter: give it with --adapter";
-    let motion_lora = "it looks like a MotionLoRA: give it with --motion-lora";
-    let module = "it looks like a motion module: give it with --motion";
-    let image = "it looks like an image model without motion modules: give its diffusers folder with --base";
+    let adapter = ("a domain adapter", "give it with --adapter");
+    let motion_lora = ("a MotionLoRA", "give it with --motion-lora");
+    let module = ("a motion module", "give it with --motion");
+    let image = ("an image UNet", "give it with --base or --dreambooth");
     let unet = "base/unet/diffusion_pytorch_model";
     let cases = [
         ("adapter", MOTION_LORA, adapter),
@@ -148,52 +154,67 @@ fn files_of_another_kind() {
         ("motion_lora", MOTION, motion_lora),
         ("motion_v2", ADAPTER, module),
         ("motion_v2", MOTION_LORA, module),
+        ("motion_v2", LORA, module),
         (unet, MOTION, image),
         (unet, ADAPTER, image),
     ];
-    for (name, (format, read), step) in cases {
+    for (name, (wanted, read), (found, step)) in cases {
         let path = golden_path(&format!("{name}.safetensors"));
-        let keys = tensors_of(&path);
-        let (total, first) = (keys.len(), keys.first_key_value().unwrap().0);
-        let want =
-            format!("{{}}: {total} of {total} keys are unknown to the format `{format}`, first `{first}`; {step}");
-        refused(&format!("{name} as {format}"), read(&path), &path, &want);
+        let want = format!("{{}}: this is {found}, and {wanted} is expected; {step}");
+        refused(&format!("{name} as {wanted}"), read(&path), &path, &want);
     }
 }
 
 #[test]
-fn files_in_other_names() {
+fn files_of_other_families() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file.safetensors");
+    let sd15 = "this program is for Stable Diffusion 1.x and its motion modules";
     let cases = [
         (
-            "down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q.weight",
-            "it looks like a motion module in diffusers' names: these are not read yet",
+            "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias",
+            "a Stable Diffusion XL checkpoint",
+            sd15,
         ),
+        ("cond_stage_model.model.ln_final.weight", "a Stable Diffusion 2 checkpoint", sd15),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", "a LoRA for Stable Diffusion XL", sd15),
         (
-            "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
-            "it looks like a LoRA in kohya's names: these are not read yet",
+            "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.positional_encoding",
+            "a HotshotXL motion module",
+            "HotshotXL is made for Stable Diffusion XL",
         ),
-        (
-            "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight",
-            "it looks like a LoRA in PEFT's names: these are not read yet",
-        ),
-        (
-            "model.diffusion_model.input_blocks.0.0.weight",
-            "it looks like a single-file checkpoint: give a diffusers folder instead",
-        ),
-        (
-            "down_blocks.0.motion_modules.0.temporal_transformer.extra.weight",
-            "`animatediff inspect {}` shows what it holds",
-        ),
-        ("anything", "`animatediff inspect {}` shows what it holds"),
+        ("double_blocks.0.img_attn.qkv.weight", "a FLUX model", sd15),
     ];
-    let (format, read) = MOTION;
-    for (name, step) in cases {
+    let (_, read) = MOTION;
+    for (name, what, reason) in cases {
         write(&path, one(name));
-        let want = format!("{{}}: 1 of 1 keys are unknown to the format `{format}`, first `{name}`; {step}");
-        refused(name, read(&path), &path, &want);
+        refused(name, read(&path), &path, &format!("{{}}: this is {what}: {reason}"));
     }
+    let norm = "up_blocks.2.motion_modules.0.temporal_transformer.norm.weight";
+    write(&path, [(norm.to_owned(), Tensor::zeros([320], (Kind::Float, Device::Cpu)))]);
+    let want =
+        "{}: this is a motion module for Stable Diffusion XL: it has modules on three levels, where this base has four";
+    refused("three levels", read(&path), &path, want);
+}
+
+#[test]
+fn names_that_no_table_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file.safetensors");
+    let (_, read) = MOTION;
+    write(&path, ["encoder.weight", "decoder.weight"].into_iter().flat_map(one));
+    let want = "{}: its 2 keys are those of no format that is read here, first `decoder.weight`; \
+                README has the table of formats";
+    refused("nothing", read(&path), &path, want);
+    let mut module = tensors_of(&golden_path("motion_v2.safetensors"));
+    let name = "down_blocks.0.motion_modules.0.temporal_transformer.extra.weight";
+    module.insert(name.into(), Tensor::from_slice(&[1.0f32]));
+    write(&path, module);
+    let want = format!(
+        "{{}}: 1 of 589 keys are unknown to the format `motion module (official)`, first `{name}`; \
+         `animatediff inspect {{}} --keys` lists them"
+    );
+    refused("one more", read(&path), &path, &want);
 }
 
 fn build(parts: UNetParts, plan: Plan) -> Result<(), AssembleError> {
@@ -283,14 +304,14 @@ fn weights_that_do_not_make_the_network() {
         (
             "text_model.head.weight",
             Some(zeros(7)),
-            "{}/model.safetensors: the weights do not make the text encoder: 1 tensor has no place in the model, first \
-             `text_model.head.weight`; `animatediff inspect {}/model.safetensors` shows what it holds",
+            "{}/model.safetensors: 1 of 37 keys are unknown to the format `text encoder (transformers)`, first \
+             `text_model.head.weight`; `animatediff inspect {}/model.safetensors --keys` lists them",
         ),
         (
             "visual.proj",
             Some(zeros(7)),
-            "{}/model.safetensors: 1 of 37 keys are unknown to the format `CLIPTextModel`, first `visual.proj`; \
-             `animatediff inspect {}/model.safetensors` shows what it holds",
+            "{}/model.safetensors: 1 of 37 keys are unknown to the format `text encoder (transformers)`, first \
+             `visual.proj`; `animatediff inspect {}/model.safetensors --keys` lists them",
         ),
     ];
     for (name, replacement, want) in cases {
@@ -371,7 +392,7 @@ fn patterns_that_match_nothing() {
     ];
     for (plan, pattern) in cases {
         let want = format!("the weights do not make the UNet: nothing in the model matches `{pattern}`; {example}");
-        refused(pattern, build(UNetParts::new(&base), plan), &base.dir, &want);
+        refused(pattern, build(UNetParts::new(&base), plan), &base.origin, &want);
     }
 }
 
@@ -429,9 +450,14 @@ fn folders_that_are_no_base() {
     let open = |what: &str, path: &Path, want: &str| refused(what, Base::open(path), path, want);
 
     let file = dir.path().join("model_index.json");
-    open("file", &file, &not("it is a file; give a folder in the diffusers layout (single files are not read yet)"));
+    let want = "{}: not a safetensors file: header too large; copy or download it again";
+    open("file", &file, want);
+    let module = golden_path("motion_v2.safetensors");
+    let want = "{}: this is a motion module, and a base model (a folder in the diffusers layout, or a whole checkpoint) \
+                is expected; give it with --motion";
+    open("motion module", &module, want);
     let absent = dir.path().join("absent");
-    let want = not("there is no such folder; `animatediff init --preset tiny DIR` makes a random one to try");
+    let want = not("there is no such folder or file; `animatediff init --preset tiny DIR` makes a random one to try");
     open("absent", &absent, &want);
 
     fs::write(dir.path().join("unet/config.json"), "{").unwrap();

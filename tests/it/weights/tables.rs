@@ -1,12 +1,13 @@
 //! Properties of the mapping tables: no name is lost, none is guessed.
 
 use animatediff::{
-    model::unet::motion::feed_forward_norm,
     nn::Source,
-    weights::{NamedTensors, Table, formats, map::Row},
+    weights::{Content, Dialect, NamedTensors, Table, formats::Topology, map::Row},
 };
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
+
+use crate::support::{Keys, keys, motion_keys, pair_keys, table, table_of};
 
 /// Where a module or a spatial transformer may be.
 fn places() -> impl Strategy<Value = String> {
@@ -63,14 +64,71 @@ fn adapter_names() -> impl Strategy<Value = String> {
 }
 
 fn motion_table(attentions: usize) -> Table {
-    formats::motion_module(attentions, feed_forward_norm(attentions))
+    table_of(Content::MotionModule, Dialect::Official, &Topology { attentions, ..Topology::default() })
+}
+
+fn low_rank_table(attentions: usize) -> Table {
+    table_of(Content::LowRank, Dialect::Official, &Topology { attentions, ..Topology::default() })
 }
 
 fn back(table: &Table, theirs: &str) -> Option<String> {
     table.export_name(&table.import_name(theirs)??)
 }
 
+/// A random part of `names`.
+fn some_of(names: Vec<String>) -> impl Strategy<Value = Vec<String>> {
+    let most = names.len().min(60);
+    proptest::sample::subsequence(names, 1..=most)
+}
+
+/// Every format, by the names of a published file of Stable Diffusion's size or, where there is none, what ours are in it.
+fn every_format() -> Vec<(Content, Dialect, Vec<String>)> {
+    let files = |file: &str| keys(file).into_keys().collect::<Vec<_>>();
+    let pairs = |keys: &Keys| pair_keys(keys, 8).into_keys().collect::<Vec<_>>();
+    let pairs: Vec<String> = [pairs(&motion_keys(true)), pairs(&keys("unet.txt"))].concat();
+    let in_other = |content, from, to, names: &[String]| {
+        let (from, to) = (table(content, from), table(content, to));
+        let ours = names.iter().filter_map(|name| from.import_name(name).unwrap());
+        ours.map(|ours| to.export_name(&ours).unwrap()).collect::<Vec<_>>()
+    };
+    let module = motion_keys(true).into_keys().collect::<Vec<_>>();
+    use {Content::*, Dialect::*};
+    vec![
+        (UNet, Diffusers, files("unet.txt")),
+        (TextEncoder, Diffusers, files("text_encoder.txt")),
+        (MotionModule, Diffusers, in_other(MotionModule, Official, Diffusers, &module)),
+        (LowRank, Diffusers, in_other(LowRank, Official, Diffusers, &pairs)),
+        (LowRank, Kohya, in_other(LowRank, Official, Kohya, &pairs)),
+        (MotionModule, Official, module),
+        (LowRank, Official, pairs),
+        (Checkpoint, Ldm, files("checkpoint_ldm.txt")),
+        (ControlNet, Ldm, files("controlnet_ldm.txt")),
+        (ControlNet, Diffusers, files("controlnet.txt")),
+        (SparseCtrl, Official, files("sparse_rgb.txt")),
+        (SparseCtrl, Official, files("sparse_scribble.txt")),
+        (LowRank, Kohya, files("lora_kohya.txt")),
+    ]
+}
+
 proptest! {
+    /// Any part of any format's names comes back the same, whichever way it takes.
+    #[test]
+    fn every_table_round_trips(
+        (content, dialect, names) in proptest::sample::select(every_format())
+            .prop_flat_map(|(content, dialect, names)| (Just(content), Just(dialect), some_of(names)))
+    ) {
+        let table = table(content, dialect);
+        for name in names {
+            match table.import_name(&name) {
+                None => prop_assert!(false, "{content:?} {dialect}: {name} is unknown"),
+                Some(None) => {}
+                Some(Some(ours)) => {
+                    prop_assert_eq!(table.export_name(&ours), Some(name));
+                }
+            }
+        }
+    }
+
     #[test]
     fn motion_modules_go_both_ways((attentions, name) in (1..6usize).prop_flat_map(|n| (Just(n), motion_names(n)))) {
         prop_assert_eq!(back(&motion_table(attentions), &name), Some(name));
@@ -78,12 +136,12 @@ proptest! {
 
     #[test]
     fn motion_loras_go_both_ways((attentions, name) in (1..6usize).prop_flat_map(|n| (Just(n), motion_lora_names(n)))) {
-        prop_assert_eq!(back(&formats::motion_lora(attentions), &name), Some(name));
+        prop_assert_eq!(back(&low_rank_table(attentions), &name), Some(name));
     }
 
     #[test]
     fn adapters_go_both_ways(name in adapter_names()) {
-        prop_assert_eq!(back(&formats::adapter(), &name), Some(name));
+        prop_assert_eq!(back(&low_rank_table(2), &name), Some(name));
     }
 
     #[test]
@@ -98,14 +156,13 @@ proptest! {
     fn damaged_names_are_unknown(
         (table, name) in prop_oneof![
             motion_names(2).prop_map(|name| (motion_table(2), name)),
-            motion_lora_names(2).prop_map(|name| (formats::motion_lora(2), name)),
+            motion_lora_names(2).prop_map(|name| (low_rank_table(2), name)),
         ],
         at in any::<prop::sample::Index>(),
         junk in "[A-Z]{1,4}",
     ) {
         let mut pieces: Vec<&str> = name.split('.').collect();
-        // The first two may be anything: they say where the layer is, which is for the network to know.
-        let at = 2 + at.index(pieces.len() - 2);
+        let at = at.index(pieces.len());
         pieces[at] = &junk;
         prop_assert_eq!(table.import_name(&pieces.join(".")), None);
         prop_assert_eq!(table.import_name(&format!("{name}.{junk}")), None);
@@ -136,7 +193,7 @@ proptest! {
 
 #[test]
 fn the_first_row_that_matches_decides() {
-    let rows = vec![Row::drop("a.{}.x"), Row::copy("a.{}.{*}", "b.{}.{*}"), Row::squeeze("w.{*}", "m.{*}")];
+    let rows = vec![Row::drop("a.{}.x"), Row::copy("a.{}.{*}", "b.{}.{*}"), Row::conv1x1("w.{*}", "m.{*}")];
     let table = Table::new("test", rows);
     let cases = [
         ("a.1.x", Some(None)),
@@ -156,7 +213,7 @@ fn the_first_row_that_matches_decides() {
 
 #[test]
 fn squeezing_takes_only_the_axes_of_a_1x1_convolution() {
-    let table = Table::new("test", vec![Row::squeeze("{*}", "{*}")]);
+    let table = Table::new("test", vec![Row::conv1x1("{*}", "{*}")]);
     let shapes: [(&[i64], &[i64]); 4] =
         [(&[6, 4, 1, 1], &[6, 4]), (&[6, 4], &[6, 4]), (&[6], &[6]), (&[6, 4, 3, 3], &[6, 4, 3, 3])];
     for (theirs, ours) in shapes {

@@ -1,0 +1,294 @@
+//! Base models: diffusers folders and single files of all parts, and single parts.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+use super::{Order, Outcome, To, WEIGHTS, carried, refused, write_config};
+use crate::{
+    assemble::{Base, BaseFiles, configs_metadata, folder::write_configs, infer},
+    files,
+    model::unet,
+    nn::Source as _,
+    weights::{
+        Content, Dialect, Identified, NamedTensors,
+        formats::{self, EMA, Topology, UNET},
+        publish::{Card, write_named},
+    },
+};
+
+/// What a base is read from.
+pub enum Source {
+    /// A diffusers folder.
+    Base,
+    /// A single file.
+    Checkpoint(Identified),
+}
+
+/// The parts of a base by our names, each maybe empty.
+struct Parts {
+    unet: NamedTensors,
+    vae: NamedTensors,
+    text: NamedTensors,
+}
+
+/// Rewrites a whole base, with low-rank files merged into it.
+pub fn convert(order: &Order, source: Source) -> Result<Outcome> {
+    let own = if matches!(source, Source::Base) { Dialect::Diffusers } else { Dialect::Ldm };
+    if order.to == Some(To::Safetensors) && matches!(source, Source::Base) {
+        return Err(refused("IN is a folder of several files: choose --to ldm or --to diffusers"));
+    }
+    let dialect = order.dialect("a base model", own, &[Dialect::Diffusers, Dialect::Ldm])?;
+    if order.ema && matches!(source, Source::Base) {
+        return Err(refused("--ema is about checkpoints in one file, which keep averaged weights beside the others"));
+    }
+    let metadata = match &source {
+        Source::Base => BTreeMap::new(),
+        Source::Checkpoint(file) => file.metadata.clone(),
+    };
+    let mut notes = Vec::new();
+    match dialect {
+        Dialect::Ldm => {
+            order.must_be_file("a checkpoint")?;
+            let (mut parts, topology, configs) = parts(order, source, &mut notes)?;
+            merge(order, &mut parts)?;
+            write_checkpoint(order, parts, &topology, carried(&metadata, configs))?;
+        }
+        _ => {
+            order.must_be_folder("a base model for diffusers")?;
+            let base = open(order)?;
+            notes.extend(base.notes.iter().cloned());
+            let mut parts = Parts { unet: base.unet_tensors()?, vae: base.vae_tensors()?, text: base.text_tensors()? };
+            if let (true, Source::Checkpoint(file)) = (order.ema, source) {
+                parts.unet = averaged(file)?;
+            }
+            merge(order, &mut parts)?;
+            order.write_folder(|dir| write_folder(order, dir, &base, parts, &metadata))?;
+        }
+    }
+    Ok(Outcome { what: format!("base model, {dialect} names"), notes })
+}
+
+/// The base that IN is, with what it lacks from `--base`.
+fn open(order: &Order) -> Result<Base> {
+    let files = match &order.base {
+        None => BaseFiles { base: order.input.clone(), ..BaseFiles::default() },
+        Some(base) => BaseFiles { base: base.clone(), dreambooth: Some(order.input.clone()), ..BaseFiles::default() },
+    };
+    Ok(Base::open_files(&files)?)
+}
+
+/// The parts that a single file is written from. A checkpoint that lacks some is one still.
+fn parts(
+    order: &Order,
+    source: Source,
+    notes: &mut Vec<String>,
+) -> Result<(Parts, Topology, BTreeMap<String, String>)> {
+    match source {
+        Source::Checkpoint(file) if order.base.is_none() => {
+            let topology = file.topology.clone();
+            let mut file = file;
+            let unet = order.ema.then(|| averaged_of(&mut file)).transpose()?;
+            let mut all = file.import(Content::Checkpoint)?;
+            let [whole, vae, text] = ["unet.", "vae.", "text_encoder."].map(|prefix| all.split_off(prefix));
+            Ok((Parts { unet: unet.unwrap_or(whole), vae, text }, topology, BTreeMap::new()))
+        }
+        source => {
+            let base = open(order)?;
+            notes.extend(base.notes.iter().cloned());
+            let unet = match (order.ema, source) {
+                (true, Source::Checkpoint(file)) => averaged(file)?,
+                _ => base.unet_tensors()?,
+            };
+            let parts = Parts { unet, vae: base.vae_tensors()?, text: base.text_tensors()? };
+            Ok((parts, topology(&base), configs_metadata(&base)))
+        }
+    }
+}
+
+fn topology(base: &Base) -> Topology {
+    Topology {
+        layers: base.unet.layers_per_block as usize,
+        attention: base.unet.down_block_types.iter().map(|name| name.starts_with("CrossAttn")).collect(),
+        vae_levels: base.vae.block_out_channels.len(),
+        ..Topology::default()
+    }
+}
+
+/// The UNet of averaged weights: their names are those of the others without dots.
+fn averaged(mut file: Identified) -> Result<NamedTensors> {
+    averaged_of(&mut file)
+}
+
+fn averaged_of(file: &mut Identified) -> Result<NamedTensors> {
+    let table = file.format.table.clone();
+    let plain: Vec<String> = file.tensors.names().filter(|name| name.starts_with(UNET.0)).map(String::from).collect();
+    let mut unet = NamedTensors::new();
+    for name in plain {
+        let averaged = format!("{EMA}{}", name.trim_start_matches("model.").replace('.', ""));
+        let ours = table.import_name(&name).flatten();
+        let tensor = file.tensors.take(&averaged);
+        let (Some(ours), Some(tensor)) = (ours.as_deref().and_then(|name| name.strip_prefix(UNET.1)), tensor) else {
+            return Err(refused(format!("--ema: the file has no averaged weights of `{name}`; leave --ema out")));
+        };
+        unet.insert(ours, tensor);
+    }
+    Ok(unet)
+}
+
+fn merge(order: &Order, parts: &mut Parts) -> Result<()> {
+    for (lora, scale) in order.merges()? {
+        lora.unet.merge_into(&mut parts.unet, scale)?;
+        lora.text_encoder.merge_into(&mut parts.text, scale)?;
+    }
+    Ok(())
+}
+
+fn write_checkpoint(
+    order: &Order,
+    parts: Parts,
+    topology: &Topology,
+    metadata: BTreeMap<String, String>,
+) -> Result<()> {
+    let places = parts.text.shape("text_model.embeddings.position_embedding.weight").map(|shape| shape[0]);
+    let mut all = parts.unet.prefixed("unet.");
+    all.extend(parts.vae.prefixed("vae."));
+    all.extend(parts.text.prefixed("text_encoder."));
+    let format = formats::format(Content::Checkpoint, Dialect::Ldm, topology).expect("checkpoints have a table");
+    let mut named = format.table.export(all)?;
+    if let Some(places) = places {
+        // A counter that older readers insist on.
+        let ids = Tensor::arange(places, (Kind::Int64, tch::Device::Cpu)).view([1, places]);
+        named.insert("cond_stage_model.transformer.text_model.embeddings.position_ids", ids);
+    }
+    let title = order.title();
+    let card = card(Content::Checkpoint, Dialect::Ldm, &title);
+    order.write(named, &carried(&metadata, card.metadata()))
+}
+
+fn card(content: Content, dialect: Dialect, title: &str) -> Card<'_> {
+    Card { content, dialect, purpose: None, title, rank: None, alpha: None }
+}
+
+fn write_folder(
+    order: &Order,
+    dir: &Path,
+    base: &Base,
+    parts: Parts,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    write_configs(dir, &base.unet, &base.vae, &base.text, base.noise_scheduler_kwargs.process())?;
+    if let Some(folder) = base.folder() {
+        // What the folder itself says is more than what is read of it.
+        for name in [
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "unet/config.json",
+            "vae/config.json",
+            "text_encoder/config.json",
+        ] {
+            if folder.join(name).is_file() {
+                let failed = || format!("{}: cannot be copied", folder.join(name).display());
+                fs::copy(folder.join(name), dir.join(name)).with_context(failed)?;
+            }
+        }
+    }
+    files::copy(&base.tokenizer_folder()?, &dir.join("tokenizer"))?;
+    let title = order.title();
+    for (content, tensors, file) in [
+        (Content::UNet, parts.unet, format!("unet/{WEIGHTS}")),
+        (Content::Vae, parts.vae, format!("vae/{WEIGHTS}")),
+        (Content::TextEncoder, parts.text, "text_encoder/model.safetensors".to_owned()),
+    ] {
+        let metadata = carried(metadata, card(content, Dialect::Diffusers, &title).metadata());
+        write_named(&dir.join(file), tensors, order.kind, &metadata)?;
+    }
+    Ok(())
+}
+
+/// Rewrites a UNet, a VAE or a text encoder by itself, with low-rank files merged into it.
+pub fn convert_part(order: &Order, file: Identified) -> Result<Outcome> {
+    let (content, own, before, topology) =
+        (file.format.content, file.format.dialect, file.metadata.clone(), file.topology.clone());
+    let dialect = order.dialect(content.name(), own, &[Dialect::Diffusers, Dialect::Ldm])?;
+    let mut tensors = file.import(content)?;
+    for (lora, scale) in order.merges()? {
+        match content {
+            Content::UNet => lora.unet.merge_into(&mut tensors, scale)?,
+            Content::TextEncoder => lora.text_encoder.merge_into(&mut tensors, scale)?,
+            _ => order.must_not_merge("a VAE")?,
+        }
+    }
+    let config = config(content, &tensors);
+    let title = order.title();
+    let metadata = carried(&before, card(content, dialect, &title).metadata());
+    let what = format!("{}, {dialect} names", content.name().split_once(' ').map_or("", |(_, name)| name));
+    let outcome = Outcome { what, notes: Vec::new() };
+    if dialect == Dialect::Ldm {
+        order.must_be_file("a part in LDM's names")?;
+        let named = match content {
+            Content::Vae => {
+                formats::format(content, dialect, &topology).expect("it has a table").table.export(tensors)?
+            }
+            // By themselves they are checkpoints that lack the rest.
+            _ => {
+                let prefix = if content == Content::UNet { "unet." } else { "text_encoder." };
+                let topology = if content == Content::UNet { unet_topology(&config) } else { topology };
+                let format = formats::format(Content::Checkpoint, dialect, &topology).expect("it has a table");
+                format.table.export(tensors.prefixed(prefix))?
+            }
+        };
+        order.write(named, &metadata)?;
+    } else if order.to_file() {
+        order.write(tensors, &metadata)?;
+    } else {
+        let name = if content == Content::TextEncoder { "model.safetensors" } else { WEIGHTS };
+        order.write_folder(|dir| {
+            write_config(dir, &config)?;
+            write_named(&dir.join(name), tensors, order.kind, &metadata)
+        })?;
+    }
+    Ok(outcome)
+}
+
+/// `config.json` of a part, as far as its shapes tell.
+fn config(content: Content, tensors: &NamedTensors) -> serde_json::Value {
+    let with_class = |mut config: serde_json::Value, name: &str| {
+        config["_class_name"] = name.into();
+        config
+    };
+    match content {
+        Content::UNet => {
+            let mut config = json!(unet::Config::default());
+            let own = infer::unet(tensors);
+            own.as_object().into_iter().flatten().for_each(|(key, value)| config[key] = value.clone());
+            with_class(config, "UNet2DConditionModel")
+        }
+        Content::Vae => {
+            let vae = infer::vae(tensors);
+            let levels = vae.block_out_channels.len();
+            let mut config = with_class(json!(vae), "AutoencoderKL");
+            config["down_block_types"] = json!(vec!["DownEncoderBlock2D"; levels]);
+            config["up_block_types"] = json!(vec!["UpDecoderBlock2D"; levels]);
+            config
+        }
+        _ => {
+            let mut config = json!(infer::text(tensors));
+            config["architectures"] = json!(["CLIPTextModel"]);
+            config["model_type"] = "clip_text_model".into();
+            config
+        }
+    }
+}
+
+fn unet_topology(config: &serde_json::Value) -> Topology {
+    let names = config["down_block_types"].as_array().cloned().unwrap_or_default();
+    let attention = names.iter().map(|name| name.as_str().is_some_and(|name| name.starts_with("CrossAttn")));
+    Topology {
+        layers: config["layers_per_block"].as_u64().unwrap_or(2) as usize,
+        attention: attention.collect(),
+        ..Topology::default()
+    }
+}

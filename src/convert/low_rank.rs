@@ -1,0 +1,148 @@
+//! MotionLoRAs, domain adapters and LoRAs: other names, and several in one.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tch::Tensor;
+
+use super::{Order, Outcome, To, carried, refused};
+use crate::weights::{
+    Content, Dialect, Identified, Lora, LoraFile, LowRankUse, NamedTensors,
+    formats::{self, Topology},
+    publish::{Card, write_named},
+};
+
+const CHOICES: [Dialect; 4] = [Dialect::Official, Dialect::Diffusers, Dialect::Kohya, Dialect::Peft];
+
+/// Rewrites the pairs; with `--merge`, the sum of all files, at a lower rank if one is given.
+pub fn convert(order: &Order, file: Identified, path: &Path) -> Result<Outcome> {
+    let topology = file.topology.clone();
+    let own = file.format.dialect;
+    let dialect = order.dialect("a low-rank file", own, &CHOICES)?;
+    if order.to == Some(To::Safetensors) {
+        return Err(refused(
+            "--to safetensors keeps a file as it is, so nothing can be merged into it; choose other names",
+        ));
+    }
+    let first = LoraFile::of(file, path)?;
+    let others = order.merges()?;
+    let mut notes = Vec::new();
+    if let Some(rank) = order.rank.filter(|&rank| rank < 1) {
+        return Err(refused(format!("--rank {rank}: at least 1 is expected")));
+    }
+    let joined = !others.is_empty() || order.rank.is_some();
+    let (unet, text_encoder) = match joined {
+        false => (first.unet.clone(), first.text_encoder.clone()),
+        true => {
+            let sum = |part: fn(&LoraFile) -> &Lora| {
+                let parts: Vec<_> = std::iter::once((part(&first), 1.0))
+                    .chain(others.iter().map(|(file, scale)| (part(file), *scale)))
+                    .collect();
+                Lora::sum(&parts)
+            };
+            let sums = [sum(|file| &file.unet)?, sum(|file| &file.text_encoder)?];
+            let [unet, text] = match order.rank {
+                None => sums,
+                Some(rank) => compressed(&sums, rank, &mut notes)?,
+            };
+            (unet, text)
+        }
+    };
+    let (rank, alpha) = (unet.rank(), alpha(&unet, dialect));
+    let purpose =
+        if others.iter().all(|(file, _)| file.purpose == first.purpose) { first.purpose } else { LowRankUse::Mixed };
+    let what = format!(
+        "{} for {} layers{}, {dialect} names",
+        purpose.name().split_once(' ').map_or("", |(_, name)| name),
+        unet.len() + text_encoder.len(),
+        rank.map_or(String::new(), |rank| format!(" of rank {rank}")),
+    );
+    let title = order.title();
+    let card = Card { content: Content::LowRank, dialect, purpose: Some(purpose), title: &title, rank, alpha };
+    let metadata = carried(&first.metadata, card.metadata());
+    let tensors = tensors(unet, dialect)?.prefixed("unet.");
+    let mut tensors = tensors;
+    tensors.extend(self::tensors(text_encoder, dialect)?.prefixed("text_encoder."));
+    write(order, tensors, dialect, &topology, (rank, &metadata))?;
+    Ok(Outcome { what, notes })
+}
+
+/// Both parts at a lower rank, with a note of what that cost.
+fn compressed(sums: &[Lora; 2], rank: i64, notes: &mut Vec<String>) -> Result<[Lora; 2]> {
+    let mut parts = Vec::new();
+    for (part, name) in sums.iter().zip(["UNet", "text encoder"]) {
+        let (nearest, error) = part.compressed(rank)?;
+        if !part.is_empty() {
+            notes.push(format!("{name}: rank {rank} is {:.3} % off the exact sum", 100.0 * error));
+        }
+        parts.push(nearest);
+    }
+    Ok(parts.try_into().expect("there are two"))
+}
+
+/// The alpha that is written: kohya's files keep their own; elsewhere it is folded into the factors, and so is the rank.
+fn alpha(lora: &Lora, dialect: Dialect) -> Option<f64> {
+    let rank = lora.rank()?;
+    let mut scales = lora.deltas().map(|(_, delta)| delta.scale());
+    let first = scales.next()?;
+    match dialect {
+        Dialect::Kohya => scales.all(|scale| scale == first).then_some(first * rank as f64),
+        _ => Some(rank as f64),
+    }
+}
+
+/// The factors under our names. kohya's names have an alpha; the others' readers know none.
+fn tensors(lora: Lora, dialect: Dialect) -> Result<NamedTensors> {
+    if dialect != Dialect::Kohya {
+        return Ok(lora.into_tensors()?);
+    }
+    let alphas: Vec<(String, Tensor)> = lora
+        .deltas()
+        .filter_map(|(path, delta)| {
+            let alpha = delta.scale() * delta.rank()? as f64;
+            Some((format!("{path}.alpha"), Tensor::from(alpha as f32)))
+        })
+        .collect();
+    let mut tensors = lora.without_scale().into_tensors()?;
+    tensors.extend(alphas.into_iter().collect());
+    Ok(tensors)
+}
+
+fn write(
+    order: &Order,
+    tensors: NamedTensors,
+    dialect: Dialect,
+    topology: &Topology,
+    (rank, metadata): (Option<i64>, &BTreeMap<String, String>),
+) -> Result<()> {
+    let format = formats::format(Content::LowRank, dialect, topology).expect("every choice has a table");
+    let tensors = format.table.export(tensors)?;
+    if dialect != Dialect::Peft {
+        order.must_be_file("a low-rank file")?;
+        return order.write(tensors, metadata);
+    }
+    order.must_be_folder("an adapter of PEFT")?;
+    let rank = rank.ok_or_else(|| refused("PEFT's configuration has one rank, and these pairs have several"))?;
+    let layer = |name: &str| Some(name.strip_prefix("base_model.model.")?.split_once(".lora_")?.0.to_owned());
+    let mut layers: Vec<String> = tensors.names().filter_map(layer).collect();
+    layers.dedup();
+    let config = json!({
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "base_model_name_or_path": null,
+        "task_type": null,
+        "target_modules": layers,
+    });
+    order.write_folder(|dir| {
+        let path = dir.join("adapter_config.json");
+        std::fs::write(&path, format!("{config:#}\n"))
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        write_named(&dir.join("adapter_model.safetensors"), tensors, order.kind, metadata)
+    })
+}

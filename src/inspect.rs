@@ -1,0 +1,300 @@
+//! What a weight file is, whether it is whole, and what it fits: what `animatediff inspect` tells.
+//!
+//! A file is told by its keys, and held against the network that they make: what is missing, what is too much, what has another
+//! shape. Every value is looked at once, where it lies.
+
+mod expected;
+mod values;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    assemble::Motion,
+    hub,
+    weights::{
+        Content, Identified, LoraFile, NamedTensors, WeightsError,
+        read::{Container, WeightFile, read},
+        write::dtype_of,
+    },
+};
+
+/// What is known of a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// The file.
+    pub file: String,
+    /// What it is, in words.
+    pub kind: String,
+    /// Whose names it has.
+    pub dialect: Option<String>,
+    /// Of a motion module: v1, v2, v3 or custom.
+    pub version: Option<String>,
+    /// Of low-rank pairs: the rank, or the least and the greatest.
+    pub rank: Option<String>,
+    /// Of low-rank pairs: alpha, likewise.
+    pub alpha: Option<String>,
+    /// safetensors or pickle.
+    pub container: String,
+    /// Tensors.
+    pub tensors: usize,
+    /// Their elements.
+    pub parameters: i64,
+    /// Tensors of each type.
+    pub types: BTreeMap<String, usize>,
+    /// The base that it fits.
+    pub fits: Option<String>,
+    /// BLAKE3 of the tensors' bytes, by name; the same whatever the order or the metadata.
+    pub hash: String,
+    /// Names that its format does not know, with the nearest that it does.
+    pub unknown: Vec<Unknown>,
+    /// Names that it lacks.
+    pub missing: Vec<String>,
+    /// Tensors of another shape than the others make them.
+    pub misshapen: Vec<String>,
+    /// Tensors with NaN or infinite values.
+    pub not_finite: Vec<String>,
+    /// What else a user should know.
+    pub notes: Vec<String>,
+    /// How it is used here.
+    pub usage: Option<String>,
+    /// What would mend it.
+    pub mend: Option<String>,
+    /// What the file says of itself.
+    pub metadata: BTreeMap<String, String>,
+    /// Every tensor, where they are asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
+}
+
+/// A name that no table knows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unknown {
+    /// The name.
+    pub name: String,
+    /// The nearest that is known.
+    pub nearest: Option<String>,
+}
+
+/// A tensor.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Key {
+    /// Its name.
+    pub name: String,
+    /// Type of its elements, as safetensors call it.
+    #[serde(rename = "type")]
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+}
+
+/// Looks at `path`, a file, a folder of one network, or a base's folder, of which every part is looked at.
+///
+/// # Errors
+/// When a file cannot be read at all; what is read and is of no use is told in the report.
+pub fn inspect(path: &Path) -> Result<Vec<Report>> {
+    let local = hub::local(path).map_err(WeightsError::from)?;
+    if !local.join("unet/config.json").is_file() {
+        return Ok(vec![inspect_one(path, &local)?]);
+    }
+    ["unet", "vae", "text_encoder"].iter().map(|part| inspect_one(&path.join(part), &local.join(part))).collect()
+}
+
+fn inspect_one(shown: &Path, path: &Path) -> Result<Report> {
+    let file = read(path)?;
+    let mut report = Report { file: shown.display().to_string(), ..Report::default() };
+    report.count(&file);
+    (report.hash, report.not_finite) = values::scan(&file.tensors);
+    report.metadata = file.metadata.clone();
+    let pickled = file.container == Container::Pickle;
+    match Identified::of(file, path) {
+        Ok(file) => report.tell(file, path)?,
+        Err(WeightsError::Foreign { what, reason, .. }) => {
+            report.kind = what.into();
+            report.notes.push(reason.into());
+        }
+        Err(error) => {
+            report.kind = "not told by its keys".into();
+            report.notes.push(error.to_string());
+        }
+    }
+    report.finish(pickled);
+    Ok(report)
+}
+
+impl Report {
+    fn count(&mut self, file: &WeightFile) {
+        self.container = if file.container == Container::Pickle { "pickle" } else { "safetensors" }.into();
+        self.tensors = file.tensors.len();
+        for name in file.tensors.names() {
+            let shape = file.tensors.shape(name).expect("it is listed");
+            let kind = file.tensors.kind(name).expect("it is listed");
+            let dtype = dtype_of(kind).map_or_else(|| format!("{kind:?}"), |dtype| format!("{dtype:?}"));
+            self.parameters += shape.iter().product::<i64>();
+            *self.types.entry(dtype.clone()).or_default() += 1;
+            self.keys.push(Key { name: name.to_owned(), dtype, shape });
+        }
+    }
+
+    /// What the keys tell.
+    fn tell(&mut self, file: Identified, path: &Path) -> Result<()> {
+        self.kind = file.name().into();
+        self.dialect = Some(file.format.dialect.to_string());
+        self.unknown = unknown(&file);
+        for part in &file.wrapped {
+            self.notes.push(format!("its names are wrapped in `{part}`"));
+        }
+        if file.format.content == Content::MotionModule {
+            self.tell_motion(&file, path);
+        }
+        self.usage = usage(&file).map(|flag| format!("sample {flag} {}", self.file));
+        let content = file.format.content;
+        let metadata = file.metadata.clone();
+        if content == Content::LowRank && self.unknown.is_empty() {
+            self.tell_low_rank(file, path);
+        } else if let Some(tensors) = ours(file) {
+            let found = expected::compare(content, &tensors, &metadata);
+            (self.missing, self.misshapen, self.fits) = (found.missing, found.misshapen, found.fits);
+            self.notes.extend(found.notes);
+        }
+        Ok(())
+    }
+
+    fn tell_motion(&mut self, file: &Identified, path: &Path) {
+        let aside = file.tensors.names().filter(|name| !name.contains("motion_modules.")).count();
+        if aside > 0 {
+            self.notes.push(format!("{aside} tensors of the image UNet lie beside the module's; they are not used"));
+        }
+        if !file.tensors.names().any(|name| name.ends_with(".pe")) {
+            self.notes
+                .push("it has no tables of positions: they are computed; AnimateLCM's files have none either".into());
+        }
+        if let Some(called) = called(path, &self.metadata) {
+            self.notes.push(called.into());
+        }
+        let named = self.unknown.is_empty();
+        let motion = named.then(|| Identified::read(path).ok().and_then(|file| Motion::of(file, path).ok())).flatten();
+        self.version = motion.map(|motion| motion.config.version().unwrap_or("custom").into());
+    }
+
+    fn tell_low_rank(&mut self, file: Identified, path: &Path) {
+        let lora = match LoraFile::of(file, path) {
+            Ok(lora) => lora,
+            Err(error) => {
+                self.notes.push(error.to_string());
+                return;
+            }
+        };
+        let deltas = || lora.unet.deltas().chain(lora.text_encoder.deltas());
+        let ranks: BTreeSet<i64> = deltas().filter_map(|(_, delta)| delta.rank()).collect();
+        let alphas: Vec<f64> = deltas().filter_map(|(_, delta)| Some(delta.scale() * delta.rank()? as f64)).collect();
+        self.rank = range(ranks.into_iter().map(|rank| rank as f64));
+        self.alpha = range(alphas.into_iter());
+        let forms: BTreeSet<&str> = deltas().map(|(_, delta)| delta.form().name()).collect();
+        let forms = forms.into_iter().collect::<Vec<_>>().join(", ");
+        self.notes.push(format!(
+            "{forms} on {} layers of the UNet and {} of the text encoder",
+            lora.unet.len(),
+            lora.text_encoder.len()
+        ));
+        self.fits = expected::fits_low_rank(&lora, &mut self.misshapen);
+    }
+
+    /// What to do about what was found.
+    fn finish(&mut self, pickled: bool) {
+        let file = &self.file;
+        let convert = |to: &str| Some(format!("animatediff convert {file} OUT.safetensors --to {to}"));
+        if !self.not_finite.is_empty() {
+            self.usage = None;
+            self.notes.push(
+                "values are lost: no command brings them back; get the file again, or train from an earlier checkpoint"
+                    .into(),
+            );
+        } else if !self.missing.is_empty() || !self.misshapen.is_empty() {
+            self.usage = None;
+            self.notes.push("it is not whole: copy, download or export it again".into());
+        } else if self.kind == "a motion module"
+            && self
+                .notes
+                .iter()
+                .any(|note| note.contains("wrapped") || note.contains("image UNet") || note.contains("no tables"))
+        {
+            self.mend = convert("official");
+        } else if pickled {
+            self.mend = convert("safetensors");
+        }
+    }
+}
+
+/// The tensors by our names, as far as the format knows them.
+fn ours(file: Identified) -> Option<NamedTensors> {
+    let unknown: BTreeSet<String> = file.unknown().into_iter().collect();
+    let content = file.format.content;
+    let mut file = file;
+    file.tensors.retain(|name| !unknown.contains(name));
+    file.import(content).ok()
+}
+
+fn unknown(file: &Identified) -> Vec<Unknown> {
+    let unknown = file.unknown();
+    let known: Vec<&str> = file.tensors.names().filter(|name| !unknown.iter().any(|other| other == name)).collect();
+    let nearest = |name: &str| {
+        let by_likeness = known.iter().map(|known| (strsim::normalized_levenshtein(name, known), *known));
+        by_likeness
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .filter(|(likeness, _)| *likeness > 0.6)
+            .map(|(_, known)| known.to_owned())
+    };
+    // Comparing with all is for people, who read a few.
+    let shown = |(index, name): (usize, &String)| Unknown {
+        name: name.clone(),
+        nearest: (index < 20).then(|| nearest(name)).flatten(),
+    };
+    unknown.iter().enumerate().map(shown).collect()
+}
+
+fn usage(file: &Identified) -> Option<&'static str> {
+    use crate::weights::LowRankUse;
+    Some(match file.format.content {
+        Content::Checkpoint | Content::UNet => "--dreambooth",
+        Content::Vae => "--vae",
+        Content::MotionModule => "--motion",
+        Content::Embedding => "--embedding",
+        Content::LowRank => match file.low_rank_use() {
+            Some(LowRankUse::MotionLora) => "--motion-lora",
+            Some(LowRankUse::Adapter) => "--adapter",
+            _ => "--lora",
+        },
+        Content::TextEncoder | Content::ControlNet | Content::SparseCtrl => return None,
+    })
+}
+
+/// Modules of this architecture that are sampled in another way, which their weights do not show.
+fn called(path: &Path, metadata: &BTreeMap<String, String>) -> Option<&'static str> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let title = metadata.get("modelspec.title").map(|title| title.to_lowercase()).unwrap_or_default();
+    let says = |word: &str| name.contains(word) || title.contains(word);
+    if says("lightning") {
+        Some(
+            "by its name it is AnimateDiff-Lightning: v2's architecture, made for 1 to 8 steps without guidance (--guidance-scale 1)",
+        )
+    } else if says("lcm") {
+        Some(
+            "by its name it is AnimateLCM: made for 4 to 8 steps of an LCM sampler at low guidance (--guidance-scale 1 to 2)",
+        )
+    } else {
+        None
+    }
+}
+
+/// One number, or the least and the greatest.
+fn range(values: impl Iterator<Item = f64>) -> Option<String> {
+    let values: Vec<f64> = values.collect();
+    let (least, greatest) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
+    Some(if least == greatest { least.to_string() } else { format!("{least} to {greatest}") })
+}

@@ -1,0 +1,235 @@
+//! Which tensors a file should have: those of the network that its own shapes describe.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    assemble::{infer, outline},
+    model::{
+        clip::TextEncoder,
+        unet::{self, UNet, motion},
+        vae::Vae,
+    },
+    weights::{Content, Lora, LoraFile, NamedTensors, WeightsError},
+};
+
+/// Names and shapes.
+type Outline = BTreeMap<String, Vec<i64>>;
+
+/// How a file differs from what it should be.
+#[derive(Default)]
+pub struct Found {
+    pub missing: Vec<String>,
+    pub misshapen: Vec<String>,
+    pub fits: Option<String>,
+    pub notes: Vec<String>,
+}
+
+/// Holds `tensors`, in our names, against their network.
+pub fn compare(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<String, String>) -> Found {
+    let mut found = Found::default();
+    match content {
+        Content::Checkpoint => {
+            for (part, content) in
+                [("unet.", Content::UNet), ("vae.", Content::Vae), ("text_encoder.", Content::TextEncoder)]
+            {
+                let own = part_of(tensors, part);
+                if own.is_empty() {
+                    found.notes.push(format!(
+                        "it has no {}: that of the base is used",
+                        part.trim_end_matches('.').replace('_', " ")
+                    ));
+                } else {
+                    found.hold(&own, &wanted(content, &own, metadata), part);
+                }
+            }
+            found.fits = Some(base_of(&part_of(tensors, "unet.")));
+        }
+        Content::Embedding => {
+            let width = tensors.names().next().and_then(|name| tensors.shape(name)?.last().copied());
+            found.fits = width.map(|width| match width {
+                768 => "Stable Diffusion 1.x".into(),
+                other => format!("text encoders of width {other}"),
+            });
+        }
+        Content::LowRank => {}
+        _ => {
+            found.hold(tensors, &wanted(content, tensors, metadata), "");
+            found.fits = Some(match content {
+                Content::MotionModule => level_fit(tensors),
+                Content::Vae | Content::TextEncoder => return found,
+                _ => base_of(tensors),
+            });
+        }
+    }
+    found
+}
+
+impl Found {
+    fn hold(&mut self, tensors: &NamedTensors, wanted: &Outline, prefix: &str) {
+        for (name, shape) in wanted {
+            match tensors.shape(name) {
+                None => self.missing.push(format!("{prefix}{name}")),
+                Some(own) if own != *shape => {
+                    self.misshapen.push(format!("{prefix}{name} is {own:?}, and {shape:?} is expected"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// Names and shapes without values: a view of one part.
+fn part_of(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
+    let shaped = |name: &str| {
+        let shape = tensors.shape(name)?;
+        let rest = name.strip_prefix(prefix)?.to_owned();
+        Some((rest, tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)).expand(shape, false)))
+    };
+    tensors.names().filter_map(shaped).collect()
+}
+
+/// What the network of these shapes has.
+fn wanted(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<String, String>) -> Outline {
+    let unet = || -> Option<unet::Config> { serde_json::from_value(infer::unet(tensors)).ok() };
+    match content {
+        Content::UNet => unet().map(|config| of_unet(&config, None)).unwrap_or_default(),
+        Content::Vae => {
+            let config = infer::vae(tensors);
+            if config.check().is_ok() || !config.block_out_channels.is_empty() {
+                outline(|params| Vae::new(params, &config))
+            } else {
+                Outline::new()
+            }
+        }
+        Content::TextEncoder => {
+            let config = infer::text(tensors);
+            outline(|params| TextEncoder::new(params, &config))
+        }
+        Content::MotionModule => motion_module(tensors, metadata),
+        Content::ControlNet | Content::SparseCtrl => control(tensors, content == Content::SparseCtrl),
+        Content::Checkpoint | Content::LowRank | Content::Embedding => Outline::new(),
+    }
+}
+
+fn of_unet(config: &unet::Config, motion: Option<&motion::Config>) -> Outline {
+    if config.block_out_channels.is_empty() || config.layers_per_block < 1 {
+        return Outline::new();
+    }
+    outline(|params| UNet::new(params, config, motion))
+}
+
+/// The UNet that a motion module of these widths is for.
+fn host(tensors: &NamedTensors) -> unet::Config {
+    let width = |level: usize| tensors.shape(&format!("down_blocks.{level}.motion_modules.0.norm.weight"));
+    let widths: Vec<i64> = (0..).map_while(width).map(|shape| shape[0]).collect();
+    let has = |index: usize| tensors.contains(&format!("down_blocks.0.motion_modules.{index}.norm.weight"));
+    let names = |name: &str| vec![name.to_owned(); widths.len()];
+    unet::Config {
+        down_block_types: names("DownBlock2D"),
+        up_block_types: names("UpBlock2D"),
+        layers_per_block: (0..).take_while(|&index| has(index)).count() as i64,
+        block_out_channels: widths,
+        norm_num_groups: 1,
+        attention_head_dim: unet::Heads::All(1),
+        ..unet::Config::default()
+    }
+}
+
+fn motion_module(tensors: &NamedTensors, metadata: &BTreeMap<String, String>) -> Outline {
+    let told = metadata.get(crate::assemble::ARCHITECTURE_KEY).and_then(|json| serde_json::from_str(json).ok());
+    let config: motion::Config = told.unwrap_or_else(|| {
+        let mid = tensors.names().any(|name| name.starts_with("mid_block."));
+        if mid { motion::Config::v2() } else { motion::Config::v3() }
+    });
+    let mut outline = of_unet(&host(tensors), Some(&config));
+    outline.retain(|name, _| name.contains("motion_modules."));
+    outline
+}
+
+/// The UNet's way down, with a convolution at every exit and an encoder of the condition.
+fn control(tensors: &NamedTensors, sparse: bool) -> Outline {
+    let Ok(config) = serde_json::from_value::<unet::Config>(infer::unet(tensors)) else { return Outline::new() };
+    let mut motion = motion::Config::v3();
+    motion.motion_module_kwargs.attention_block_types.truncate(1);
+    let mirrored = unet::Config {
+        up_block_types: config.down_block_types.iter().rev().map(|name| name.replace("Down", "Up")).collect(),
+        ..config.clone()
+    };
+    let mut outline = of_unet(&mirrored, sparse.then_some(&motion));
+    outline.retain(|name, _| {
+        !name.starts_with("up_blocks.") && !name.starts_with("conv_out") && !name.starts_with("conv_norm_out")
+    });
+    let mut layer = |name: String, weight: Vec<i64>| {
+        outline.insert(format!("{name}.bias"), vec![weight[0]]);
+        outline.insert(format!("{name}.weight"), weight);
+    };
+    let (widths, layers) = (&config.block_out_channels, config.layers_per_block);
+    let (Some(&first), Some(&last)) = (widths.first(), widths.last()) else { return Outline::new() };
+    let mut exits = vec![first];
+    for (level, &width) in widths.iter().enumerate() {
+        let count = layers + i64::from(level + 1 < widths.len());
+        exits.extend((0..count).map(|_| width));
+    }
+    for (index, width) in exits.into_iter().enumerate() {
+        layer(format!("controlnet_down_blocks.{index}"), vec![width, width, 1, 1]);
+    }
+    layer("controlnet_mid_block".into(), vec![last, last, 1, 1]);
+    let inputs = |name: &str| tensors.shape(name).map(|shape| shape[1]);
+    let embedding = "controlnet_cond_embedding";
+    if let Some(channels) = inputs(&format!("{embedding}.weight")) {
+        layer(embedding.into(), vec![first, channels, 3, 3]);
+        return outline;
+    }
+    let channels = inputs(&format!("{embedding}.conv_in.weight")).unwrap_or(3);
+    layer(format!("{embedding}.conv_in"), vec![16, channels, 3, 3]);
+    for (index, [input, output]) in
+        [[16, 16], [16, 32], [32, 32], [32, 96], [96, 96], [96, 256]].into_iter().enumerate()
+    {
+        layer(format!("{embedding}.blocks.{index}"), vec![output, input, 3, 3]);
+    }
+    layer(format!("{embedding}.conv_out"), vec![first, 256, 3, 3]);
+    outline
+}
+
+/// Which base a UNet of these shapes is of.
+fn base_of(unet: &NamedTensors) -> String {
+    let config = infer::unet(unet);
+    let (widths, context, inputs) =
+        (&config["block_out_channels"], &config["cross_attention_dim"], &config["in_channels"]);
+    match (widths.to_string().as_str(), context.as_i64(), inputs.as_i64()) {
+        ("[320,640,1280,1280]", Some(768), Some(4)) => "Stable Diffusion 1.x".into(),
+        ("[320,640,1280,1280]", Some(768), Some(9)) => {
+            "Stable Diffusion 1.x for inpainting, which is not supported".into()
+        }
+        ("[320,640,1280,1280]", Some(1024), _) => "Stable Diffusion 2.x, which is not supported".into(),
+        _ => format!("models of widths {widths}, text {context}, {inputs} latent channels"),
+    }
+}
+
+fn level_fit(tensors: &NamedTensors) -> String {
+    let widths = host(tensors).block_out_channels;
+    if widths == [320, 640, 1280, 1280] {
+        "Stable Diffusion 1.x".into()
+    } else {
+        format!("models of widths {widths:?}")
+    }
+}
+
+/// Which base low-rank pairs fit; what does not fit a base that most do is told.
+pub fn fits_low_rank(lora: &LoraFile, misshapen: &mut Vec<String>) -> Option<String> {
+    let placed = |outline: Outline| -> NamedTensors {
+        let zero = |shape: Vec<i64>| tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)).expand(shape, false);
+        outline.into_iter().map(|(name, shape)| (name, zero(shape))).collect()
+    };
+    let unet = placed(of_unet(&unet::Config::default(), Some(&motion::Config::v2())));
+    let text = placed(outline(|params| TextEncoder::new(params, &crate::model::clip::Config::default())));
+    let check = |part: &Lora, of: &NamedTensors| part.check_fit(of);
+    match (check(&lora.unet, &unet), check(&lora.text_encoder, &text)) {
+        (Ok(()), Ok(())) => Some("Stable Diffusion 1.x".into()),
+        (Err(error @ WeightsError::NoTarget { .. }), _) | (_, Err(error @ WeightsError::NoTarget { .. })) => {
+            misshapen.push(error.to_string());
+            None
+        }
+        _ => Some("models of other sizes than Stable Diffusion 1.x".into()),
+    }
+}

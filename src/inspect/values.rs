@@ -1,0 +1,63 @@
+//! One pass over all values: the hash of the bytes, and which tensors hold NaN or infinite ones.
+
+use rayon::prelude::*;
+use tch::Kind;
+
+use crate::weights::NamedTensors;
+
+/// Bytes that are looked at at once: both passes find them in the cache.
+const CHUNK: usize = 1 << 20;
+
+/// BLAKE3 over names and bytes, and the names of tensors that are not finite.
+pub fn scan(tensors: &NamedTensors) -> (String, Vec<String>) {
+    let names: Vec<&str> = tensors.names().collect();
+    // What lies in a file is looked at there, side by side; the rest is read one by one.
+    let stored: Vec<Option<(Kind, &[u8])>> = names.iter().map(|name| tensors.bytes(name)).collect();
+    let mut scanned: Vec<Option<([u8; 32], bool)>> =
+        stored.par_iter().map(|stored| stored.map(|(kind, bytes)| scan_bytes(kind, bytes))).collect();
+    for (name, scanned) in names.iter().zip(&mut scanned) {
+        if scanned.is_none() {
+            let tensor = tensors.get(name).expect("it is listed").contiguous();
+            let kind = tensor.kind();
+            let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
+            tensor.copy_data_u8(&mut bytes, tensor.numel());
+            *scanned = Some(scan_bytes(kind, &bytes));
+        }
+    }
+    let mut hash = blake3::Hasher::new();
+    let mut not_finite = Vec::new();
+    for (name, (bytes, finite)) in names.iter().zip(scanned.into_iter().flatten()) {
+        hash.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(&bytes);
+        if !finite {
+            not_finite.push((*name).to_owned());
+        }
+    }
+    (hash.finalize().to_hex().to_string(), not_finite)
+}
+
+fn scan_bytes(kind: Kind, bytes: &[u8]) -> ([u8; 32], bool) {
+    let mut hash = blake3::Hasher::new();
+    let mut finite = true;
+    for chunk in bytes.chunks(CHUNK) {
+        hash.update(chunk);
+        finite &= all_finite(kind, chunk);
+    }
+    (*hash.finalize().as_bytes(), finite)
+}
+
+/// A number is NaN or infinite when all bits of its exponent are set.
+fn all_finite(kind: Kind, bytes: &[u8]) -> bool {
+    match kind {
+        Kind::Half => words::<2>(bytes).all(|word| u16::from_le_bytes(word) & 0x7c00 != 0x7c00),
+        Kind::BFloat16 => words::<2>(bytes).all(|word| u16::from_le_bytes(word) & 0x7f80 != 0x7f80),
+        Kind::Float => words::<4>(bytes).all(|word| u32::from_le_bytes(word) & 0x7f80_0000 != 0x7f80_0000),
+        Kind::Double => {
+            words::<8>(bytes).all(|word| u64::from_le_bytes(word) & 0x7ff0_0000_0000_0000 != 0x7ff0_0000_0000_0000)
+        }
+        _ => true,
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.chunks_exact(N).map(|word| word.try_into().expect("chunks have this length"))
+}
