@@ -47,6 +47,14 @@ pub enum WeightsError {
         /// Its type.
         dtype: String,
     },
+    /// A tensor of more elements than can be counted.
+    #[error("{path}: `{name}` has a shape that no tensor has; copy or download the file again", path = .path.display())]
+    Shape {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        name: String,
+    },
     /// A diffusers folder without the wanted weights.
     #[error("{path}: no {expected} here{hint}", path = .path.display())]
     NoWeights {

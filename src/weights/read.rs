@@ -123,22 +123,27 @@ fn stored(
     range: std::ops::Range<usize>,
 ) -> Result<Stored, WeightsError> {
     let unread = || WeightsError::Dtype { path: path.to_owned(), name: name.into(), dtype: format!("{dtype:?}") };
+    let kind = kind_of(dtype).ok_or_else(unread)?;
+    if !is_countable(shape, kind.elt_size_in_bytes()) {
+        return Err(WeightsError::Shape { path: path.to_owned(), name: name.into() });
+    }
     let signed = |sizes: &[usize]| sizes.iter().map(|&size| size as i64).collect::<Vec<_>>();
-    Ok(Stored {
-        file: Arc::clone(file),
-        kind: kind_of(dtype).ok_or_else(unread)?,
-        shape: signed(shape),
-        stride: stride.map(signed),
-        range,
-    })
+    Ok(Stored { file: Arc::clone(file), kind, shape: signed(shape), stride: stride.map(signed), range })
+}
+
+/// Whether libtorch can count the elements, their bytes and the steps between them; a size of 0 makes none of the others
+/// harmless.
+fn is_countable(shape: &[usize], element: usize) -> bool {
+    let bytes = shape.iter().try_fold(element, |product, &size| product.checked_mul(size.max(1)));
+    bytes.is_some_and(|bytes| i64::try_from(bytes).is_ok())
 }
 
 /// Whether the elements lie one after the other; where an axis has one entry its stride says nothing.
 fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
-    let mut expected = 1;
+    let mut expected = 1_usize;
     shape.iter().zip(stride).rev().all(|(&size, &stride)| {
         let fits = size == 1 || stride == expected;
-        expected *= size.max(1);
+        expected = expected.saturating_mul(size.max(1));
         fits
     })
 }

@@ -29,6 +29,7 @@ mod golden {
     mod training;
     mod unet;
 }
+mod hub;
 mod interrupt;
 mod learning;
 mod lr;

@@ -1,5 +1,7 @@
 //! Reading weight files: element types, shards, tables, and what is said about files that cannot be used.
 
 mod files;
+mod hostile;
 mod messages;
+mod pickle;
 mod tables;
