@@ -5,6 +5,7 @@
 
 pub mod embedding;
 pub mod error;
+pub mod finite;
 pub mod formats;
 pub mod identify;
 pub mod lora;

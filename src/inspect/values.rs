@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use tch::Kind;
 
-use crate::weights::NamedTensors;
+use crate::weights::{NamedTensors, finite::all_finite};
 
 /// Bytes that are looked at at once: both passes find them in the cache.
 const CHUNK: usize = 1 << 20;
@@ -43,21 +43,4 @@ fn scan_bytes(kind: Kind, bytes: &[u8]) -> ([u8; 32], bool) {
         finite &= all_finite(kind, chunk);
     }
     (*hash.finalize().as_bytes(), finite)
-}
-
-/// A number is NaN or infinite when all bits of its exponent are set.
-fn all_finite(kind: Kind, bytes: &[u8]) -> bool {
-    match kind {
-        Kind::Half => words::<2>(bytes).all(|word| u16::from_le_bytes(word) & 0x7c00 != 0x7c00),
-        Kind::BFloat16 => words::<2>(bytes).all(|word| u16::from_le_bytes(word) & 0x7f80 != 0x7f80),
-        Kind::Float => words::<4>(bytes).all(|word| u32::from_le_bytes(word) & 0x7f80_0000 != 0x7f80_0000),
-        Kind::Double => {
-            words::<8>(bytes).all(|word| u64::from_le_bytes(word) & 0x7ff0_0000_0000_0000 != 0x7ff0_0000_0000_0000)
-        }
-        _ => true,
-    }
-}
-
-fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.chunks_exact(N).map(|word| word.try_into().expect("chunks have this length"))
 }

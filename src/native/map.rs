@@ -17,6 +17,17 @@ impl MappedFile {
     }
 }
 
+impl MappedFile {
+    /// Has the pages of `range` no longer count as this process's memory; they are paged in again when they are read again.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        // SAFETY: the mapping is of a file, read-only: dropped pages come back with the same bytes.
+        let advised =
+            unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        // Advice is all it is: a system that does not take it keeps the pages until it needs them.
+        drop(advised);
+    }
+}
+
 impl Deref for MappedFile {
     type Target = [u8];
 

@@ -19,6 +19,10 @@ use super::{
 pub trait Source {
     /// The tensor of that name, if there is one, on the CPU in the kind it was stored in.
     fn take(&mut self, name: &str) -> Option<Tensor>;
+    /// Whether all values of `name` are finite, where that is known without the tensor.
+    fn is_finite(&self, _name: &str) -> Option<bool> {
+        None
+    }
     /// Names that were not taken.
     fn left(&self) -> Vec<String>;
     /// The file that a name came from, taken or not, where that is known.
@@ -232,12 +236,13 @@ impl Params {
 
     fn read(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
         let state = &mut *self.build.state.borrow_mut();
+        let finite = state.source.is_finite(name);
         let tensor = state.source.take(name)?;
         if tensor.size() != shape {
             state.problems.misshapen.push((name.to_owned(), shape.to_vec(), tensor.size()));
             return Some(Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
         }
-        if !all_finite(&tensor) {
+        if !finite.unwrap_or_else(|| all_finite(&tensor)) {
             state.problems.not_finite.push(name.to_owned());
         }
         Some(tensor)

@@ -11,6 +11,7 @@ use std::{
 
 use tch::{Kind, Tensor};
 
+use super::finite::all_finite_in_parallel;
 use crate::{native::MappedFile, nn::Source};
 
 /// Named tensors; those in a file are read when they are taken, so that a model larger than memory's half can be built.
@@ -53,14 +54,16 @@ pub struct Stored {
 impl Stored {
     fn read(&self) -> Tensor {
         let bytes = &self.file[self.range.clone()];
-        match &self.stride {
+        let tensor = match &self.stride {
             None => Tensor::from_data_size(bytes, &self.shape, self.kind),
             Some(stride) => {
                 let elements = (bytes.len() / self.kind.elt_size_in_bytes()) as i64;
                 let flat = Tensor::from_data_size(bytes, &[elements], self.kind);
                 flat.as_strided(&self.shape, stride, 0).contiguous()
             }
-        }
+        };
+        self.file.release(self.range.clone());
+        tensor
     }
 }
 
@@ -243,6 +246,11 @@ impl fmt::Debug for NamedTensors {
 impl Source for NamedTensors {
     fn take(&mut self, name: &str) -> Option<Tensor> {
         self.entries.remove(name).map(|entry| entry.read())
+    }
+
+    fn is_finite(&self, name: &str) -> Option<bool> {
+        self.entries.get(name).filter(|entry| entry.changes.is_empty())?;
+        self.bytes(name).map(|(kind, bytes)| all_finite_in_parallel(kind, bytes))
     }
 
     fn left(&self) -> Vec<String> {
