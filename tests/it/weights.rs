@@ -1,7 +1,9 @@
 //! Reading weight files: element types, shards, tables, and what is said about files that cannot be used.
 
 mod files;
+mod forms;
 mod hostile;
 mod messages;
 mod pickle;
+mod published;
 mod tables;

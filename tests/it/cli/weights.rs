@@ -229,3 +229,161 @@ fn conversions_that_are_refused() {
     assert_eq!(desk.bytes("own/notes.txt"), b"mine");
     assert!(desk.files().iter().all(|name| !name.contains("partial")), "{:?}", desk.files());
 }
+
+/// Averaged weights are left alone unless they are asked for.
+#[test]
+fn averaged_weights() {
+    let bench = Bench::new();
+    bench.ok("animatediff convert $GOLD plain.safetensors --to ldm");
+    let mut tensors = tensors_of(&bench.desk.path("plain.safetensors"));
+    let averaged: Vec<(String, Tensor)> = tensors
+        .iter()
+        .filter(|(name, _)| name.starts_with("model.diffusion_model."))
+        .map(|(name, tensor)| {
+            (format!("model_ema.{}", name.trim_start_matches("model.").replace('.', "")), tensor * 0.5)
+        })
+        .collect();
+    tensors.extend(averaged);
+    tensors.insert("model_ema.decay".into(), Tensor::from(0.9999f32));
+    write(&bench.desk.path("both.safetensors"), tensors);
+    let unet =
+        |folder: &str| tensors_of(&bench.desk.path(&format!("{folder}/unet/diffusion_pytorch_model.safetensors")));
+    bench.ok("animatediff convert both.safetensors usual --to diffusers --base $GOLD");
+    bench.ok("animatediff convert both.safetensors ema --to diffusers --base $GOLD --ema");
+    let (usual, ema) = (unet("usual"), unet("ema"));
+    assert_eq!(usual.len(), ema.len());
+    assert!(usual.iter().all(|(name, tensor)| tensor * 0.5 == ema[name]));
+    bench.ok("animatediff convert both.safetensors ema.safetensors --ema");
+    assert!(tensors_of(&bench.desk.path("ema.safetensors")).keys().all(|name| !name.starts_with("model_ema.")));
+    bench.desk.refused(
+        "animatediff convert plain.safetensors none.safetensors --ema",
+        &["--ema: the file has no averaged weights of `model.diffusion_model."],
+    );
+}
+
+/// What a personalised model lacks comes from the base, and that is said.
+#[test]
+fn parts_that_a_checkpoint_lacks() {
+    let bench = Bench::new();
+    bench.ok("animatediff convert $GOLD whole.safetensors --to ldm");
+    let whole = tensors_of(&bench.desk.path("whole.safetensors"));
+    let pruned = whole.into_iter().filter(|(name, _)| name.starts_with("model.diffusion_model."));
+    write(&bench.desk.path("pruned.safetensors"), pruned.map(|(name, tensor)| (name, tensor * 0.9)));
+    let line = "animatediff sample --prompt x --seed 1 --steps 1 -W 64 -H 64 --save-latents out -o x.png --overwrite";
+    let done = bench.desk.run(&format!("{line} --base $GOLD --dreambooth pruned.safetensors"));
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    for part in ["VAE", "text encoder"] {
+        assert!(done.stderr.contains(&format!("note: pruned.safetensors has no {part}: that of ")), "{}", done.stderr);
+    }
+    let personal = bench.desk.latents("out");
+    bench.ok(&format!("{line} --base $GOLD"));
+    assert!(relative_error(&personal, &bench.desk.latents("out")) > 1e-4);
+    let words =
+        ["pruned.safetensors: ", "it has no VAE; give a complete base with --base, and this file with --dreambooth"];
+    bench.desk.refused(&format!("{line} --base pruned.safetensors"), &words);
+    bench.desk.refused(&format!("{line} --base $V2"), &["this is a motion module, and a base model"]);
+    bench.desk.refused(&format!("{line} --base $GOLD --dreambooth $LORA"), &["this is a MotionLoRA"]);
+    bench.desk.refused(&format!("{line} --base $GOLD --vae $V2"), &["this is a motion module, and a VAE is expected"]);
+}
+
+/// The fields of `inspect --json`.
+fn report(bench: &Bench, file: &str) -> Value {
+    serde_json::from_str(&bench.ok(&format!("animatediff inspect {file} --json"))).unwrap()
+}
+
+#[test]
+fn inspecting_tells_what_a_file_is() {
+    let bench = Bench::new();
+    for (file, fields) in [
+        ("$V2", r#"{"kind": "a motion module", "dialect": "official", "version": "v2", "tensors": 588}"#),
+        ("$V1", r#"{"kind": "a motion module", "version": "v1"}"#),
+        (
+            "$W/motion_adapter",
+            r#"{"kind": "a motion module", "dialect": "diffusers", "version": "v3", "types": {"F16": 540}}"#,
+        ),
+        ("$LORA", r#"{"kind": "a MotionLoRA", "dialect": "official", "rank": "4", "alpha": "4", "tensors": 336}"#),
+        ("$ADAPTER", r#"{"kind": "a domain adapter", "rank": "4", "parameters": 27264}"#),
+        ("$W/kohya.safetensors", r#"{"kind": "a LoRA", "dialect": "kohya", "rank": "2 to 4", "alpha": "1.5 to 2"}"#),
+        (
+            "$W/diffusers_lora.safetensors",
+            r#"{"kind": "a LoRA", "dialect": "diffusers", "rank": "2 to 4", "alpha": "3 to 6"}"#,
+        ),
+        (
+            "$W/embedding_a1111.pt",
+            r#"{"kind": "a textual-inversion embedding", "dialect": "a1111", "container": "pickle"}"#,
+        ),
+        ("$GOLD/vae", r#"{"kind": "a VAE", "dialect": "diffusers", "missing": [], "unknown": []}"#),
+    ] {
+        let (found, fields) = (report(&bench, file), serde_json::from_str::<Value>(fields).unwrap());
+        for (key, want) in fields.as_object().unwrap() {
+            assert_eq!(&found[key], want, "{file}: {key} of {found:#}");
+        }
+        assert!(found["usage"].as_str().is_some_and(|usage| usage.starts_with("sample --")), "{found:#}");
+    }
+    assert_eq!(report(&bench, "$GOLD").as_array().unwrap().len(), 3, "every part of a base");
+}
+
+#[test]
+fn inspecting_tells_what_is_wrong() {
+    let bench = Bench::new();
+    let module = || tensors_of(&crate::support::golden_path("motion_v2.safetensors"));
+    let name = "down_blocks.0.motion_modules.0.temporal_transformer.proj_in.weight".to_owned();
+    let mut lacking = module();
+    let tensor = lacking.remove(&name).unwrap();
+    lacking.insert(name.replace("proj_in", "proj_inn"), tensor);
+    write(&bench.desk.path("lacking.safetensors"), lacking);
+    let found = report(&bench, "lacking.safetensors");
+    assert_eq!(found["unknown"][0]["name"], name.replace("proj_in", "proj_inn"));
+    assert!(found["unknown"][0]["nearest"].is_string(), "{found:#}");
+    assert_eq!(found["missing"][0], "down_blocks.0.motion_modules.0.proj_in.weight");
+    assert!(found["usage"].is_null(), "it loads nowhere: {found:#}");
+
+    let mut broken = module();
+    broken.insert(name.clone(), &broken[&name] * f64::NAN);
+    write(&bench.desk.path("nan.safetensors"), broken);
+    assert_eq!(report(&bench, "nan.safetensors")["not_finite"][0], name.as_str());
+
+    write(
+        &bench.desk.path("ddp.safetensors"),
+        module().into_iter().map(|(name, tensor)| (format!("module.{name}"), tensor)),
+    );
+    let mend = report(&bench, "ddp.safetensors")["mend"].as_str().unwrap().to_owned();
+    assert_eq!(mend, "animatediff convert ddp.safetensors OUT.safetensors --to official");
+    bench.ok(&mend);
+    assert_eq!(
+        tensors_of(&bench.desk.path("OUT.safetensors")).keys().collect::<Vec<_>>(),
+        module().keys().collect::<Vec<_>>()
+    );
+    let old =
+        bench.desk.refused("animatediff inspect $GOLD/../pickle/legacy.pt", &["as PyTorch saved before version 1.6"]);
+    assert!(old.contains("save it again"), "{old}");
+}
+
+#[test]
+fn what_a_file_says_of_itself_is_carried_along() {
+    let bench = Bench::new();
+    let run = bench.desk.train("adapter -c $TINY --base $GOLD");
+    let metadata = run.metadata();
+    for (key, value) in [
+        ("animatediff.stage", "adapter"),
+        ("animatediff.rank", "4"),
+        ("animatediff.steps", "2"),
+        ("animatediff.data", "clips.csv"),
+        ("ss_network_dim", "4"),
+        ("ss_steps", "2"),
+        ("modelspec.architecture", "stable-diffusion-v1/lora"),
+    ] {
+        assert_eq!(metadata[key], value, "{key}");
+    }
+    bench.ok(&format!("animatediff convert {} kohya.safetensors --to kohya", run.export.display()));
+    let carried = animatediff::weights::read(&bench.desk.path("kohya.safetensors")).unwrap().metadata;
+    for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("modelspec.")) {
+        assert_eq!(&carried[key], value, "{key}");
+    }
+    // The hash is of the bytes behind the header.
+    let bytes = bench.desk.bytes("kohya.safetensors");
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let hash = <sha2::Sha256 as sha2::Digest>::digest(&bytes[start..]);
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(carried["modelspec.hash_sha256"], format!("0x{hash}"));
+}
