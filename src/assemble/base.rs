@@ -49,6 +49,7 @@ pub struct Base {
     /// What a user should know about where its parts come from.
     pub notes: Vec<String>,
     parts: Parts,
+    mixed: bool,
 }
 
 /// Where each part's weights are: a file, or a folder.
@@ -129,6 +130,7 @@ impl Base {
         if let Some(path) = &files.vae {
             base.parts.vae = path.clone();
         }
+        base.mixed = files.dreambooth.is_some() || files.vae.is_some();
         base.check()?;
         Ok(base)
     }
@@ -163,6 +165,7 @@ impl Base {
                 text: part(Part::Text),
                 tokenizer: dir.join("tokenizer"),
             },
+            mixed: false,
         })
     }
 
@@ -204,6 +207,7 @@ impl Base {
                 text: path.to_owned(),
                 tokenizer: tokenizer_beside(path),
             },
+            mixed: false,
         })
     }
 
@@ -272,6 +276,11 @@ impl Base {
     pub fn folder(&self) -> Option<PathBuf> {
         let local = hub::local(&self.origin).ok()?;
         local.is_dir().then(|| local.into_owned())
+    }
+
+    /// Whether parts of other files are in the place of its own.
+    pub fn is_mixed(&self) -> bool {
+        self.mixed
     }
 
     /// The folder that the tokenizer is read from.

@@ -112,14 +112,14 @@ struct StageArgs {
     /// Any key of the configuration, such as train_data.sample_size=128; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Base model: a folder in the diffusers layout (pretrained_model_path)
-    #[arg(long, value_name = "DIR")]
+    /// Base model: a folder in the diffusers layout, a whole checkpoint, or hf:owner/repo (pretrained_model_path)
+    #[arg(long, value_name = "DIR|FILE")]
     base: Option<PathBuf>,
     /// Domain adapter to merge into the frozen UNet (adapter)
     #[arg(long, value_name = "FILE")]
     adapter: Option<PathBuf>,
     /// Motion module: frozen under a MotionLoRA, the start of `train motion` (motion)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE|DIR")]
     motion: Option<PathBuf>,
     /// Folder of clips with .txt captions (train_data.videos)
     #[arg(long, value_name = "DIR")]
@@ -179,7 +179,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
     if matches!(stage, Stage::Adapter | Stage::Image) {
-        let bases = Base::open(&config.pretrained_model_path)?.noise_scheduler_kwargs.process();
+        let base = Base::open_files(&config.base_files())?;
+        base.notes.iter().for_each(|note| say(&format!("note: {note}")));
+        let bases = base.noise_scheduler_kwargs.process();
         if bases != config.noise_scheduler_kwargs.process() {
             warn_of_schedule(&config.pretrained_model_path, &yaml::to_text(&bases));
         }

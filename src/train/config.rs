@@ -10,6 +10,7 @@ use super::{
     timestep_bias::{self, TimestepBias},
 };
 use crate::{
+    assemble::BaseFiles,
     data,
     device::{DeviceChoice, Precision},
     diffusion::{self, PredictionType, Weighting},
@@ -38,7 +39,13 @@ pub struct Config {
     /// A motion module: frozen under a MotionLoRA, the starting point of the motion stage.
     #[serde(deserialize_with = "empty_is_none")]
     pub motion: Option<PathBuf>,
-    /// UNet tensors (safetensors, diffusers names) that replace the base's.
+    /// A personalised model whose parts replace the base's.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub dreambooth_path: Option<PathBuf>,
+    /// A VAE that replaces the base's.
+    #[serde(deserialize_with = "empty_is_none")]
+    pub vae_path: Option<PathBuf>,
+    /// A UNet (or a checkpoint, of which the UNet is taken) that replaces the base's: an earlier fine-tuning.
     #[serde(deserialize_with = "empty_is_none")]
     pub unet_checkpoint_path: Option<PathBuf>,
     /// A LoRA file of this stage's kind to go on training from.
@@ -201,6 +208,8 @@ impl Default for Config {
             adapter: None,
             adapter_scale: 1.0,
             motion: None,
+            dreambooth_path: None,
+            vae_path: None,
             unet_checkpoint_path: None,
             init_lora: None,
             unet_additional_kwargs: None,
@@ -329,6 +338,15 @@ impl Config {
             cycles: self.lr_num_cycles,
             power: self.lr_power,
             ..lr::Schedule::new(self.lr_scheduler, self.lr_warmup_steps, steps)
+        }
+    }
+
+    /// The files of the base model.
+    pub fn base_files(&self) -> BaseFiles {
+        BaseFiles {
+            base: self.pretrained_model_path.clone(),
+            dreambooth: self.dreambooth_path.clone(),
+            vae: self.vae_path.clone(),
         }
     }
 

@@ -162,7 +162,8 @@ fn stage_base(
     (trainer, kind): (&Trainer, Kind),
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let folder = base.folder();
+    // Parts that were put in the place of the folder's are not in it.
+    let folder = base.folder().filter(|_| !base.is_mixed());
     match &folder {
         Some(folder) => {
             for part in ["model_index.json", "scheduler", "tokenizer"] {

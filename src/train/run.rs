@@ -101,7 +101,7 @@ impl Run {
     pub fn prepare(stage: Stage, config: Config) -> Result<Run> {
         let device = config.device.resolve().map_err(|reason| Refused(anyhow!(reason)))?;
         let recipe = Recipe::new(stage, &config);
-        let base = Base::open(&config.pretrained_model_path)?;
+        let base = Base::open_files(&config.base_files())?;
         check_size(&config, &base).map_err(Refused)?;
         let mut data = config.train_data.clone();
         data.sample_n_frames = recipe.frames;

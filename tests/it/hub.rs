@@ -3,6 +3,7 @@
 mod cache;
 mod download;
 mod names;
+mod program;
 mod requests;
 mod select;
 mod server;
