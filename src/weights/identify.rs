@@ -157,7 +157,7 @@ pub fn unwrap(mut tensors: NamedTensors) -> (NamedTensors, Vec<&'static str>) {
     loop {
         let wrapper = WRAPPERS.into_iter().find(|wrapper| tensors.names().any(|name| name.starts_with(wrapper)));
         let all = |prefix: &&str| !tensors.is_empty() && tensors.names().all(|name| name.starts_with(prefix));
-        let Some(outer) = wrapper.or_else(|| PREFIXES.into_iter().find(|prefix| all(&prefix))) else { break };
+        let Some(outer) = wrapper.or_else(|| PREFIXES.into_iter().find(|prefix| all(prefix))) else { break };
         tensors = tensors.split_off(outer);
         wrapped.push(outer);
     }

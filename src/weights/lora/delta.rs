@@ -214,7 +214,7 @@ impl Delta {
             Form::Hadamard([first, second]) => first.value() * second.value(),
             Form::Kronecker([first, second]) => {
                 let (first, second) = (first.value(), second.value());
-                let ones = vec![1; (second.dim() - first.dim()) as usize];
+                let ones = vec![1; second.dim() - first.dim()];
                 let first = first.reshape([first.size(), ones].concat());
                 first.contiguous().kron(&second.contiguous())
             }
