@@ -60,9 +60,13 @@ pub fn convert(order: &Order, file: Identified, path: &Path) -> Result<Outcome> 
     );
     let title = order.title();
     let card = Card { content: Content::LowRank, dialect, purpose: Some(purpose), title: &title, rank, alpha };
-    let metadata = carried(&first.metadata, card.metadata());
-    let tensors = tensors(unet, dialect)?.prefixed("unet.");
-    let mut tensors = tensors;
+    let mut metadata = carried(&first.metadata, card.metadata());
+    for (key, value) in [("animatediff.rank", rank.map(|rank| rank as f64)), ("animatediff.alpha", alpha)] {
+        if let (true, Some(value)) = (metadata.contains_key(key), value) {
+            metadata.insert(key.into(), value.to_string());
+        }
+    }
+    let mut tensors = tensors(unet, dialect)?.prefixed("unet.");
     tensors.extend(self::tensors(text_encoder, dialect)?.prefixed("text_encoder."));
     write(order, tensors, dialect, &topology, (rank, &metadata))?;
     Ok(Outcome { what, notes })
