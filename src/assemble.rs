@@ -4,6 +4,7 @@
 
 mod base;
 mod error;
+pub mod expected;
 pub mod folder;
 pub mod infer;
 mod motion;
@@ -13,9 +14,9 @@ pub use base::{Base, BaseFiles, SCHEDULER, TextExtras, configs_metadata, read_un
 pub use error::AssembleError;
 pub use motion::{
     ARCHITECTURE_KEY, GROUPS_KEY, InferenceConfig, Motion, SCHEDULE_KEY, adapter_tables, position_tables, read_adapter,
-    read_lora, read_motion_lora,
+    read_lora, read_motion_lora, released,
 };
-pub use outline::outline;
+pub use outline::{as_tensors, outline};
 
 use tch::{Device, Kind};
 

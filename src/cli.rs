@@ -130,6 +130,7 @@ pub fn report_panic(info: &PanicHookInfo) {
     }
     // libtorch appends its own C++ stack.
     let text = text.unwrap_or("no message").lines().next().unwrap_or_default();
+    let text = text.split("\\n").next().unwrap_or_default();
     let place =
         info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
     let memory = ["out of memory", "not enough memory", "can't allocate memory"].iter().any(|part| text.contains(part));

@@ -19,8 +19,9 @@ use anyhow::{Context, Result};
 use tch::Kind;
 
 use crate::{
+    assemble::expected::Found,
     files, hub,
-    weights::{Content, Dialect, Identified, LoraFile, NamedTensors, publish::write_named},
+    weights::{Content, Dialect, Identified, LoraFile, NamedTensors, WeightsError, publish::write_named},
 };
 
 /// What is to be converted, and into what.
@@ -42,6 +43,8 @@ pub struct Order {
     pub base: Option<PathBuf>,
     /// The averaged weights of a checkpoint in the place of the others.
     pub ema: bool,
+    /// Leave tensors out whose names the format does not know.
+    pub drop_unknown: bool,
     /// Replace what is at the output.
     pub overwrite: bool,
 }
@@ -79,32 +82,50 @@ fn refused(message: impl Into<String>) -> anyhow::Error {
 /// [`Refused`] where the order makes no sense, the reader's errors, and those of writing.
 pub fn convert(order: &Order) -> Result<Outcome> {
     order.check_output()?;
-    let local = hub::local(&order.input).map_err(crate::weights::WeightsError::from)?;
+    let local = hub::local(&order.input).map_err(WeightsError::from)?;
     if local.join("unet/config.json").is_file() {
+        order.check_options(Content::Checkpoint)?;
         return image::convert(order, image::Source::Base);
     }
-    let plain = order.to == Some(To::Safetensors) && order.merge.is_empty() && !order.ema;
-    if plain {
+    if order.to == Some(To::Safetensors) && order.merge.is_empty() && !order.ema {
+        order.check_options(Content::Embedding)?;
         return plain::convert(order);
     }
-    let file = Identified::read(&local)?;
-    if order.rank.is_some() && file.format.content != Content::LowRank {
-        return Err(refused("--rank is about low-rank files that are merged into one; IN is none"));
-    }
-    if order.ema && file.format.content != Content::Checkpoint {
-        return Err(refused("--ema is about whole checkpoints; IN is none"));
-    }
-    match file.format.content {
+    let mut file = Identified::read(&local)?;
+    let content = file.format.content;
+    order.check_options(content)?;
+    let dropped = order.drop_unknown.then(|| file.drop_unknown());
+    let mut outcome = match content {
         Content::Checkpoint => image::convert(order, image::Source::Checkpoint(file)),
-        Content::UNet | Content::Vae | Content::TextEncoder => image::convert_part(order, file),
+        Content::UNet | Content::Vae | Content::TextEncoder => image::convert_part(order, file, &local),
         Content::MotionModule => module::convert(order, file, &local),
         Content::LowRank => low_rank::convert(order, file, &local),
         Content::Embedding => plain::convert_embedding(order, &local),
-        Content::ControlNet | Content::SparseCtrl => control::convert(order, file),
+        Content::ControlNet | Content::SparseCtrl => control::convert(order, file, &local),
+    }?;
+    if let Some(names) = dropped.filter(|names| !names.is_empty()) {
+        outcome.notes.push(format!("{} unknown tensors were left out: {}", names.len(), names.join(", ")));
     }
+    Ok(outcome)
 }
 
 impl Order {
+    fn make_parent(&self) -> Result<()> {
+        let Some(parent) = self.output.parent() else { return Ok(()) };
+        fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))
+    }
+
+    /// Refuses tensors that do not make their network.
+    fn check_whole(&self, found: &Found) -> Result<()> {
+        let file = self.input.display();
+        match found.problem() {
+            Some(problem) => {
+                Err(refused(format!("{file}: it is not whole: {problem}; `animatediff inspect {file}` lists them")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether the output is one file rather than a folder.
     fn to_file(&self) -> bool {
         self.output.extension().is_some_and(|extension| extension == "safetensors")
@@ -127,13 +148,35 @@ impl Order {
                 "{shown}: is not replaced, as it is a folder and a file is to be written, or the reverse"
             )));
         }
-        if self.output.is_dir() && !is_model_folder(&self.output) {
-            return Err(refused(format!("{shown}: is not replaced, as it is no model's folder; choose another")));
+        if let Some(foreign) = Some(&self.output).filter(|path| path.is_dir()).and_then(|dir| not_of_a_model(dir)) {
+            let foreign = foreign.display();
+            return Err(refused(format!(
+                "{shown}: is not replaced, as {foreign} is no part of a model's folder; choose another"
+            )));
         }
-        if let Some(parent) = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            files::check_writable(parent).map_err(|error| refused(format!("{error:#}")))?;
+        if hub::is_name(&self.output) {
+            return Err(refused(format!("{shown}: nothing is written to the Hub; give a path")));
         }
-        Ok(())
+        // The nearest folder that is there: those below it are made when there is something to write.
+        let there = self.output.ancestors().skip(1).find(|dir| dir.is_dir());
+        let there = there.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        files::check_writable(there).map_err(|error| refused(format!("{error:#}")))
+    }
+
+    /// Whether every option means something for what IN is.
+    fn check_options(&self, content: Content) -> Result<()> {
+        use Content::{Checkpoint, LowRank, MotionModule};
+        let given = [
+            ("--rank", self.rank.is_some(), &[LowRank][..], "low-rank files"),
+            ("--ema", self.ema, &[Checkpoint], "whole checkpoints"),
+            ("--base", self.base.is_some(), &[Checkpoint, MotionModule], "checkpoints and motion modules"),
+        ];
+        match given.into_iter().find(|(_, given, contents, _)| *given && !contents.contains(&content)) {
+            Some((flag, _, _, what)) => {
+                Err(refused(format!("{flag} is about {what}, and is not for this conversion; leave it out")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The names to write, of those that a kind of file can have; the input's own where nothing is said.
@@ -191,11 +234,13 @@ impl Order {
 
     /// Writes one file.
     fn write(&self, tensors: NamedTensors, metadata: &BTreeMap<String, String>) -> Result<()> {
+        self.make_parent()?;
         write_named(&self.output, tensors, self.kind, metadata)
     }
 
     /// Fills a folder beside the output and puts it in place when it is whole.
     fn write_folder(&self, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.make_parent()?;
         let staging = files::staging_path(&self.output)?;
         let made = fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()));
         let written = made.and_then(|()| fill(&staging)).and_then(|()| files::commit_dir(&staging, &self.output));
@@ -206,9 +251,34 @@ impl Order {
     }
 }
 
-/// Only what looks like a model of diffusers is ever replaced.
-fn is_model_folder(dir: &Path) -> bool {
-    ["model_index.json", "config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file())
+/// A file in `dir` that no model's folder has; only folders without one are ever replaced.
+fn not_of_a_model(dir: &Path) -> Option<PathBuf> {
+    const FILES: [&str; 13] = [
+        "README.md",
+        "model_index.json",
+        "config.json",
+        "scheduler_config.json",
+        "adapter_config.json",
+        WEIGHTS,
+        "adapter_model.safetensors",
+        "model.safetensors",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    ];
+    const FOLDERS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
+    let mut entries: Vec<PathBuf> = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    entries.into_iter().find_map(|path| {
+        let named = |names: &[&str]| path.file_name().is_some_and(|name| names.iter().any(|own| name == *own));
+        match path.is_dir() && !path.is_symlink() {
+            true if named(&FOLDERS) => not_of_a_model(&path),
+            false if named(&FILES) => None,
+            _ => Some(path),
+        }
+    })
 }
 
 /// What a file said of itself, with `card` in the place of what is about its form.
@@ -224,6 +294,12 @@ fn carried(of: &BTreeMap<String, String>, card: BTreeMap<String, String>) -> BTr
 fn write_config(dir: &Path, config: &serde_json::Value) -> Result<()> {
     let path = dir.join("config.json");
     fs::write(&path, format!("{config:#}\n")).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// The configuration that lies in the folder `path`, if it is one that has one.
+fn given_config(path: &Path) -> Option<serde_json::Value> {
+    let text = fs::read_to_string(path.join("config.json")).ok()?;
+    serde_json::from_str(&text).ok().filter(serde_json::Value::is_object)
 }
 
 /// Name of the weights in a folder of diffusers.

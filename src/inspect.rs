@@ -3,11 +3,10 @@
 //! A file is told by its keys, and held against the network that they make: what is missing, what is too much, what has another
 //! shape. Every value is looked at once, where it lies.
 
-mod expected;
 mod values;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
 };
 
@@ -15,10 +14,11 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    assemble::Motion,
+    assemble::{Motion, expected},
     hub,
     weights::{
-        Content, Identified, LoraFile, NamedTensors, WeightsError,
+        Content, Embedding, Identified, LoraFile, NamedTensors, WeightsError,
+        publish::HASH_KEY,
         read::{Container, WeightFile, read},
         write::dtype_of,
     },
@@ -102,7 +102,18 @@ pub fn inspect(path: &Path) -> Result<Vec<Report>> {
     if !local.join("unet/config.json").is_file() {
         return Ok(vec![inspect_one(path, &local)?]);
     }
-    ["unet", "vae", "text_encoder"].iter().map(|part| inspect_one(&path.join(part), &local.join(part))).collect()
+    ["unet", "vae", "text_encoder"]
+        .iter()
+        .map(|part| match local.join(part).is_dir() {
+            true => inspect_one(&path.join(part), &local.join(part)),
+            false => Ok(Report {
+                file: path.join(part).display().to_string(),
+                kind: "nothing".into(),
+                notes: vec!["the base has no such folder: it is incomplete".into()],
+                ..Report::default()
+            }),
+        })
+        .collect()
 }
 
 fn inspect_one(shown: &Path, path: &Path) -> Result<Report> {
@@ -111,20 +122,33 @@ fn inspect_one(shown: &Path, path: &Path) -> Result<Report> {
     report.count(&file);
     (report.hash, report.not_finite) = values::scan(&file.tensors);
     report.metadata = file.metadata.clone();
-    let pickled = file.container == Container::Pickle;
+    report.check_hash(path);
+    let mut facts = Facts { pickled: file.container == Container::Pickle, ..Facts::default() };
     match Identified::of(file, path) {
-        Ok(file) => report.tell(file, path)?,
+        Ok(file) => report.tell(file, path, &mut facts),
         Err(WeightsError::Foreign { what, reason, .. }) => {
             report.kind = what.into();
             report.notes.push(reason.into());
+            facts.useless = true;
         }
         Err(error) => {
             report.kind = "not told by its keys".into();
             report.notes.push(error.to_string());
+            facts.useless = true;
         }
     }
-    report.finish(pickled);
+    report.finish(&facts);
     Ok(report)
+}
+
+/// What decides how a file can be mended.
+#[derive(Default)]
+struct Facts {
+    pickled: bool,
+    /// Of no use here, whatever is done to it.
+    useless: bool,
+    /// A motion module that other tools trip over: wrapped, beside the image UNet, or without its tables.
+    untidy_module: bool,
 }
 
 impl Report {
@@ -141,52 +165,73 @@ impl Report {
         }
     }
 
+    /// Holds the bytes of a file that is not too large against the hash that it was written with.
+    fn check_hash(&mut self, path: &Path) {
+        let Some(told) = self.metadata.get(HASH_KEY) else { return };
+        match values::stored_hash(path) {
+            Some(found) if !told.trim_start_matches("0x").eq_ignore_ascii_case(&found) => {
+                self.notes.push("its bytes are not those it was written with: `modelspec.hash_sha256` differs".into());
+            }
+            _ => {}
+        }
+    }
+
     /// What the keys tell.
-    fn tell(&mut self, file: Identified, path: &Path) -> Result<()> {
+    fn tell(&mut self, file: Identified, path: &Path, facts: &mut Facts) {
         self.kind = file.name().into();
         self.dialect = Some(file.format.dialect.to_string());
         self.unknown = unknown(&file);
         for part in &file.wrapped {
             self.notes.push(format!("its names are wrapped in `{part}`"));
         }
-        if file.format.content == Content::MotionModule {
-            self.tell_motion(&file, path);
+        let content = file.format.content;
+        if content == Content::MotionModule {
+            self.tell_motion(&file, path, facts);
         }
         self.usage = usage(&file).map(|flag| format!("sample {flag} {}", self.file));
-        let content = file.format.content;
         let metadata = file.metadata.clone();
         if content == Content::LowRank && self.unknown.is_empty() {
-            self.tell_low_rank(file, path);
+            self.tell_low_rank(file, path, facts);
+        } else if content == Content::Embedding {
+            if let Err(error) = Embedding::read(path) {
+                self.notes.push(error.to_string());
+                facts.useless = true;
+            }
         } else if let Some(tensors) = ours(file) {
             let found = expected::compare(content, &tensors, &metadata);
+            facts.useless |= found.foreign;
             (self.missing, self.misshapen, self.fits) = (found.missing, found.misshapen, found.fits);
             self.notes.extend(found.notes);
         }
-        Ok(())
     }
 
-    fn tell_motion(&mut self, file: &Identified, path: &Path) {
-        let aside = file.tensors.names().filter(|name| !name.contains("motion_modules.")).count();
+    fn tell_motion(&mut self, file: &Identified, path: &Path, facts: &mut Facts) {
+        let aside = file.aside();
         if aside > 0 {
             self.notes.push(format!("{aside} tensors of the image UNet lie beside the module's; they are not used"));
         }
-        if !file.tensors.names().any(|name| name.ends_with(".pe")) {
-            self.notes
-                .push("it has no tables of positions: they are computed; AnimateLCM's files have none either".into());
+        let tables = file.tensors.names().any(|name| name.ends_with(".pe"));
+        if !tables {
+            let note = "it has no tables of positions: they are computed; AnimateLCM's files have none either";
+            self.notes.push(note.into());
         }
-        if let Some(called) = called(path, &self.metadata) {
-            self.notes.push(called.into());
+        facts.untidy_module = aside > 0 || !tables || !file.wrapped.is_empty();
+        self.notes.extend(called(path, &self.metadata).map(String::from));
+        match Motion::architecture(file, path) {
+            Ok(config) => self.version = Some(config.version().unwrap_or("custom").into()),
+            Err(error) => {
+                self.notes.push(error.to_string());
+                facts.useless = true;
+            }
         }
-        let named = self.unknown.is_empty();
-        let motion = named.then(|| Identified::read(path).ok().and_then(|file| Motion::of(file, path).ok())).flatten();
-        self.version = motion.map(|motion| motion.config.version().unwrap_or("custom").into());
     }
 
-    fn tell_low_rank(&mut self, file: Identified, path: &Path) {
+    fn tell_low_rank(&mut self, file: Identified, path: &Path, facts: &mut Facts) {
         let lora = match LoraFile::of(file, path) {
             Ok(lora) => lora,
             Err(error) => {
                 self.notes.push(error.to_string());
+                facts.useless = true;
                 return;
             }
         };
@@ -206,54 +251,55 @@ impl Report {
     }
 
     /// What to do about what was found.
-    fn finish(&mut self, pickled: bool) {
-        let file = &self.file;
-        let convert = |to: &str| Some(format!("animatediff convert {file} OUT.safetensors --to {to}"));
+    fn finish(&mut self, facts: &Facts) {
+        let convert = |rest: &str| Some(format!("animatediff convert {} OUT.safetensors {rest}", self.file));
+        let incomplete = !self.missing.is_empty() || !self.misshapen.is_empty();
+        let whole = !incomplete && self.not_finite.is_empty() && !facts.useless;
+        self.mend = match () {
+            () if !whole => None,
+            () if !self.unknown.is_empty() => convert("--drop-unknown"),
+            () if facts.untidy_module => convert("--to official"),
+            () if facts.pickled => convert("--to safetensors"),
+            () => None,
+        };
+        if !whole || !self.unknown.is_empty() {
+            self.usage = None;
+        }
         if !self.not_finite.is_empty() {
-            self.usage = None;
-            self.notes.push(
-                "values are lost: no command brings them back; get the file again, or train from an earlier checkpoint"
-                    .into(),
-            );
-        } else if !self.missing.is_empty() || !self.misshapen.is_empty() {
-            self.usage = None;
+            let note =
+                "values are lost: no command brings them back; get the file again, or train from an earlier checkpoint";
+            self.notes.push(note.into());
+        } else if incomplete {
             self.notes.push("it is not whole: copy, download or export it again".into());
-        } else if self.kind == "a motion module"
-            && self
-                .notes
-                .iter()
-                .any(|note| note.contains("wrapped") || note.contains("image UNet") || note.contains("no tables"))
-        {
-            self.mend = convert("official");
-        } else if pickled {
-            self.mend = convert("safetensors");
         }
     }
 }
 
 /// The tensors by our names, as far as the format knows them.
-fn ours(file: Identified) -> Option<NamedTensors> {
-    let unknown: BTreeSet<String> = file.unknown().into_iter().collect();
+fn ours(mut file: Identified) -> Option<NamedTensors> {
+    file.drop_unknown();
     let content = file.format.content;
-    let mut file = file;
-    file.tensors.retain(|name| !unknown.contains(name));
     file.import(content).ok()
 }
 
+/// Names above this length are of no model, and comparing them takes long.
+const LONGEST: usize = 256;
+/// Names that people read.
+const SHOWN: usize = 20;
+
 fn unknown(file: &Identified) -> Vec<Unknown> {
     let unknown = file.unknown();
-    let known: Vec<&str> = file.tensors.names().filter(|name| !unknown.iter().any(|other| other == name)).collect();
+    let names: HashSet<&str> = unknown.iter().map(String::as_str).collect();
+    let known = file.tensors.names().filter(|name| name.len() <= LONGEST && !names.contains(name));
+    let known: Vec<&str> = known.take(2000).collect();
     let nearest = |name: &str| {
         let by_likeness = known.iter().map(|known| (strsim::normalized_levenshtein(name, known), *known));
-        by_likeness
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .filter(|(likeness, _)| *likeness > 0.6)
-            .map(|(_, known)| known.to_owned())
+        let likest = by_likeness.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (likest.0 > 0.6).then(|| likest.1.to_owned())
     };
-    // Comparing with all is for people, who read a few.
     let shown = |(index, name): (usize, &String)| Unknown {
         name: name.clone(),
-        nearest: (index < 20).then(|| nearest(name)).flatten(),
+        nearest: (index < SHOWN && name.len() <= LONGEST).then(|| nearest(name)).flatten(),
     };
     unknown.iter().enumerate().map(shown).collect()
 }

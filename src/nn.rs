@@ -14,5 +14,5 @@ pub use attention::{Attention, attend};
 pub use conv::{Conv1d, Conv2d};
 pub use linear::{Linear, LoraPair};
 pub use norm::{GroupNorm, LayerNorm, NormScope};
-pub use params::{Empty, Init, Params, Problems, Source, Store};
+pub use params::{Empty, Init, Params, Problems, Source, Store, hollow};
 pub use plan::{LoraPlan, Pattern, Plan};

@@ -187,7 +187,7 @@ impl Base {
                 path: origin.to_owned(),
                 reason: format!(
                     "it has no {}; give a complete base with --base, and this file with --dreambooth{}",
-                    part.content().name().split_once(' ').map_or("", |(_, name)| name),
+                    part.content().noun(),
                     if *part == Part::Vae { ", or a VAE with --vae" } else { "" }
                 ),
             });
@@ -221,9 +221,14 @@ impl Base {
         }
         let file = Identified::read(&local)?;
         match file.format.content {
-            Content::UNet => self.parts.unet = local.into_owned(),
+            Content::UNet => {
+                let tensors = file.import(Content::UNet)?;
+                refuse_family(&tensors, path)?;
+                self.parts.unet = local.into_owned();
+            }
             Content::Checkpoint => {
                 let tensors = file.import(Content::Checkpoint)?;
+                refuse_family(&tensors.shapes_below("unet."), path)?;
                 let has = |part: Part| tensors.names().any(|name| name.starts_with(&format!("{}.", part.folder())));
                 if !has(Part::UNet) {
                     let reason = "it has no UNet, so it is no personalised model".into();
@@ -234,7 +239,7 @@ impl Base {
                     if has(part) {
                         *place = local.to_path_buf();
                     } else {
-                        let name = part.content().name().split_once(' ').map_or("", |(_, name)| name);
+                        let name = part.content().noun();
                         let base = self.origin.display();
                         self.notes.push(format!("{} has no {name}: that of {base} is used", path.display()));
                     }
@@ -388,6 +393,12 @@ impl Base {
     pub(super) fn unet_home(&self) -> String {
         self.parts.unet.display().to_string()
     }
+}
+
+/// Refuses UNets of other families by name.
+fn refuse_family(unet: &NamedTensors, path: &Path) -> Result<(), AssembleError> {
+    unet::config::refuse_other_families(&infer::unet(unet))
+        .map_err(|reason| AssembleError::Unsupported { path: path.to_owned(), reason })
 }
 
 /// The UNet of a file of it, or of a whole checkpoint: an earlier fine-tuning.

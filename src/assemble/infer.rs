@@ -84,3 +84,15 @@ pub fn text(tensors: &NamedTensors) -> clip::Config {
         ..defaults
     }
 }
+
+/// Channels per level of the UNet that a motion module is for, by its norms.
+pub fn motion_widths(tensors: &NamedTensors) -> Vec<i64> {
+    let norm = |level: usize| tensors.shape(&format!("down_blocks.{level}.motion_modules.0.norm.weight"));
+    (0..).map_while(|level| norm(level)?.first().copied()).collect()
+}
+
+/// Modules per level on the way down.
+pub fn motion_layers(tensors: &NamedTensors) -> i64 {
+    let has = |index: usize| tensors.contains(&format!("down_blocks.0.motion_modules.{index}.norm.weight"));
+    (0..).take_while(|&index| has(index)).count() as i64
+}

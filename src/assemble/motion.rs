@@ -11,7 +11,7 @@ use crate::{
         self,
         motion::{self, AttentionType},
     },
-    weights::{Content, Identified, Lora, LoraFile, LowRankUse, NamedTensors},
+    weights::{Content, Dialect, Identified, Lora, LoraFile, LowRankUse, NamedTensors},
 };
 
 /// The metadata key under which exports keep their `unet_additional_kwargs`, as JSON.
@@ -64,12 +64,8 @@ impl Motion {
 
     /// The module in a file that is identified, at `path`.
     pub fn of(file: Identified, path: &Path) -> Result<Motion, AssembleError> {
+        let config = Motion::architecture(&file, path)?;
         let metadata = &file.metadata;
-        let detected = match (from_metadata(metadata, ARCHITECTURE_KEY, path)?, adapter_config(path)?) {
-            (Some(told), _) => told,
-            (None, Some(adapter)) => adapter.architecture(&file),
-            (None, None) => detect(&file),
-        };
         let noise_scheduler_kwargs: diffusion::Config =
             from_metadata(metadata, SCHEDULE_KEY, path)?.unwrap_or_default();
         noise_scheduler_kwargs.check(1).map_err(|(key, message)| AssembleError::Config {
@@ -77,7 +73,16 @@ impl Motion {
             reason: format!("its metadata `{SCHEDULE_KEY}`: `{key}`: {message}"),
         })?;
         let tensors = file.import(Content::MotionModule)?;
-        Ok(Motion { config: detected, noise_scheduler_kwargs, tensors })
+        Ok(Motion { config, noise_scheduler_kwargs, tensors })
+    }
+
+    /// The architecture of the module in a file: what its metadata, its configuration or its keys say, in this order.
+    pub fn architecture(file: &Identified, path: &Path) -> Result<motion::Config, AssembleError> {
+        Ok(match (from_metadata(&file.metadata, ARCHITECTURE_KEY, path)?, adapter_config(file, path)?) {
+            (Some(told), _) => told,
+            (None, Some(adapter)) => adapter.architecture(file),
+            (None, None) => detect(file),
+        })
     }
 
     /// The file it was read from.
@@ -105,65 +110,99 @@ fn detect(file: &Identified) -> motion::Config {
     let tables = ["pos_encoder.pe", "pos_embed.pe"];
     let table = tensors.names().find(|name| tables.iter().any(|table| name.ends_with(table)));
     let positions = table.and_then(|name| tensors.shape(name));
-    let mut config = match (has_mid_block(tensors), positions.as_deref()) {
-        (true, _) => motion::Config::v2(),
-        (false, Some([_, 24, _])) => motion::Config::v1(),
-        (false, _) => motion::Config::v3(),
-    };
+    let length = positions.as_deref().and_then(|shape| shape.get(1).copied());
+    let mut config = released(has_mid_block(tensors), length);
     let module = &mut config.motion_module_kwargs;
-    if let Some([_, length, _]) = positions.as_deref() {
-        module.temporal_position_encoding_max_len = *length;
+    if let Some(length) = length {
+        module.temporal_position_encoding_max_len = length;
     }
     module.attention_block_types = vec![AttentionType::SelfAttention; file.topology.attentions];
     config
 }
 
+/// The released architecture with or without a module in the middle block, and with tables of so many frames.
+pub fn released(mid_block: bool, length: Option<i64>) -> motion::Config {
+    match (mid_block, length) {
+        (true, _) => motion::Config::v2(),
+        (false, Some(24)) => motion::Config::v1(),
+        (false, _) => motion::Config::v3(),
+    }
+}
+
 /// `config.json` of diffusers' MotionAdapter, as far as it says something that weights do not.
 #[derive(Debug, Deserialize)]
+#[serde(default)]
 struct AdapterConfig {
-    #[serde(default = "AdapterConfig::default_length")]
     motion_max_seq_length: i64,
-    #[serde(default = "AdapterConfig::default_heads")]
     motion_num_attention_heads: i64,
+    motion_transformer_layers_per_block: i64,
+    conv_in_channels: Option<i64>,
+}
+
+impl Default for AdapterConfig {
+    fn default() -> AdapterConfig {
+        AdapterConfig {
+            motion_max_seq_length: 32,
+            motion_num_attention_heads: 8,
+            motion_transformer_layers_per_block: 1,
+            conv_in_channels: None,
+        }
+    }
 }
 
 impl AdapterConfig {
-    fn default_length() -> i64 {
-        32
-    }
-
-    fn default_heads() -> i64 {
-        8
+    fn check(&self) -> Result<(), String> {
+        let within = |key: &str, value: i64, most: i64| match value {
+            value if (1..=most).contains(&value) => Ok(()),
+            value => Err(format!("`{key}: {value}`: 1 to {most} is expected")),
+        };
+        within("motion_max_seq_length", self.motion_max_seq_length, 16_384)?;
+        within("motion_num_attention_heads", self.motion_num_attention_heads, 1024)?;
+        within("motion_transformer_layers_per_block", self.motion_transformer_layers_per_block, 64)?;
+        match self.conv_in_channels {
+            Some(channels) => Err(format!("`conv_in_channels: {channels}`: PIA's modules are not supported")),
+            None => Ok(()),
+        }
     }
 
     fn architecture(&self, file: &Identified) -> motion::Config {
-        let mut config = match (has_mid_block(&file.tensors), self.motion_max_seq_length) {
-            (true, _) => motion::Config::v2(),
-            (false, 24) => motion::Config::v1(),
-            (false, _) => motion::Config::v3(),
-        };
+        let mut config = released(has_mid_block(&file.tensors), Some(self.motion_max_seq_length));
         let module = &mut config.motion_module_kwargs;
         module.temporal_position_encoding_max_len = self.motion_max_seq_length;
         module.num_attention_heads = self.motion_num_attention_heads;
+        module.num_transformer_block = self.motion_transformer_layers_per_block;
         module.attention_block_types = vec![AttentionType::SelfAttention; file.topology.attentions];
         config
     }
 }
 
-/// The configuration that lies with the weights at `path`, if it is a MotionAdapter's.
-fn adapter_config(path: &Path) -> Result<Option<AdapterConfig>, AssembleError> {
-    let beside = if path.is_dir() { path.join("config.json") } else { path.with_file_name("config.json") };
-    let Ok(text) = std::fs::read_to_string(&beside) else { return Ok(None) };
-    let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(None) };
+/// The configuration in the folder of a MotionAdapter, if `path` is one or the weights in it.
+fn adapter_config(file: &Identified, path: &Path) -> Result<Option<AdapterConfig>, AssembleError> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let config = match path.is_dir() {
+        true => path.join("config.json"),
+        false if file.format.dialect == Dialect::Diffusers && stem.starts_with("diffusion_pytorch_model") => {
+            path.with_file_name("config.json")
+        }
+        false => return Ok(None),
+    };
+    if !config.is_file() {
+        return Ok(None);
+    }
+    let wrong = |reason: String| AssembleError::Config { path: config.clone(), reason };
+    let text = std::fs::read_to_string(&config).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")))?;
     if json.get("_class_name").and_then(|name| name.as_str()) != Some("MotionAdapter") {
         return Ok(None);
     }
-    let wrong = |error| AssembleError::Config { path: beside, reason: format!("not a MotionAdapter's: {error}") };
-    serde_path_to_error::deserialize::<_, AdapterConfig>(json).map(Some).map_err(wrong)
+    let adapter: AdapterConfig = serde_path_to_error::deserialize(json)
+        .map_err(|error| wrong(format!("not a MotionAdapter's configuration: {error}")))?;
+    adapter.check().map_err(wrong)?;
+    Ok(Some(adapter))
 }
 
 fn has_mid_block(tensors: &NamedTensors) -> bool {
-    tensors.names().any(|name| name.starts_with("mid_block."))
+    tensors.names().any(|name| name.starts_with("mid_block.motion_modules."))
 }
 
 /// Heads, groups and widths must divide.
@@ -221,7 +260,7 @@ pub fn read_lora(path: &Path, ignore_alpha: bool) -> Result<LoraFile, AssembleEr
 pub fn position_tables(official: &NamedTensors, length: i64) -> NamedTensors {
     let table = |name: &str| {
         let path = name.strip_suffix(".to_q.weight").filter(|path| path.contains(".attention_blocks."))?;
-        let width = official.shape(name)?[1];
+        let width = official.shape(name)?.get(1).copied()?;
         Some((format!("{path}.pos_encoder.pe"), motion::position_encoding(length, width)))
     };
     official.names().filter_map(table).collect()
@@ -231,7 +270,7 @@ pub fn position_tables(official: &NamedTensors, length: i64) -> NamedTensors {
 pub fn adapter_tables(diffusers: &NamedTensors, length: i64) -> NamedTensors {
     let table = |name: &str| {
         let path = name.strip_suffix(".attn1.to_q.weight").filter(|path| path.contains(".motion_modules."))?;
-        let width = diffusers.shape(name)?[1];
+        let width = diffusers.shape(name)?.get(1).copied()?;
         Some((format!("{path}.pos_embed.pe"), motion::position_encoding(length, width)))
     };
     diffusers.names().filter_map(table).collect()

@@ -43,7 +43,7 @@ pub struct Args {
     /// Whose names to write; those of IN if not given
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Option<Format>,
-    /// Type of the weights: fp32, fp16 or bf16; that of IN if not given
+    /// Type of the floating-point weights: fp32, fp16 or bf16; that of IN if not given
     #[arg(long)]
     dtype: Option<Precision>,
     /// Merge a LoRA, adapter or MotionLoRA at a scale (1 if not given): into IN's weights or, when IN is one, side by side
@@ -59,6 +59,9 @@ pub struct Args {
     /// Take the averaged weights (EMA) of a checkpoint
     #[arg(long)]
     ema: bool,
+    /// Leave out tensors whose names nobody knows, and list them
+    #[arg(long)]
+    drop_unknown: bool,
     /// Replace what is there
     #[arg(long)]
     overwrite: bool,
@@ -109,6 +112,7 @@ pub fn run(args: Args) -> Result<()> {
         rank: args.rank,
         base: args.base,
         ema: args.ema,
+        drop_unknown: args.drop_unknown,
         overwrite: args.overwrite,
     };
     let outcome = convert(&order)?;

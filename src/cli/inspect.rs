@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
         print(report);
         if args.keys {
             for key in &report.keys {
-                println!("{} {} {:?}", key.name, key.dtype, key.shape);
+                println!("{} {} {:?}", printable(&key.name), key.dtype, key.shape);
             }
         }
     }
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn print(report: &Report) {
     println!("{}", report.file);
-    let line = |name: &str, value: &str| println!("{name:<12}{value}");
+    let line = |name: &str, value: &str| println!("{name:<12}{}", printable(value));
     let optional = |name: &str, value: &Option<String>| {
         if let Some(value) = value {
             line(name, value);
@@ -92,7 +92,7 @@ fn print(report: &Report) {
     optional("use", &report.usage);
     optional("mend", &report.mend);
     for (key, value) in &report.metadata {
-        line("metadata", &format!("{key}: {}", shortened(value)));
+        line("metadata", &format!("{}: {}", shortened(key), shortened(value)));
     }
 }
 
@@ -100,15 +100,20 @@ fn print(report: &Report) {
 fn list(name: &str, values: &[String]) {
     for (index, value) in values.iter().take(SHOWN).enumerate() {
         let name = if index == 0 { format!("{name} {}", values.len()) } else { String::new() };
-        println!("{name:<12}{}{value}", if name.len() >= 12 { " " } else { "" });
+        println!("{name:<12}{}{}", if name.len() >= 12 { " " } else { "" }, shortened(value));
     }
     if values.len() > SHOWN {
         println!("{:<12}… and {} more: --json lists all", "", values.len() - SHOWN);
     }
 }
 
+/// Without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 fn shortened(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = printable(text);
     if line.chars().count() > 120 { line.chars().take(119).collect::<String>() + "…" } else { line }
 }
 

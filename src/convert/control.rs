@@ -1,11 +1,13 @@
 //! ControlNets between LDM's names and diffusers', and SparseCtrl encoders between the official names and diffusers'.
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Order, Outcome, WEIGHTS, carried, write_config};
+use super::{Order, Outcome, WEIGHTS, carried, given_config, write_config};
 use crate::{
-    assemble::{adapter_tables, infer, position_tables},
+    assemble::{adapter_tables, expected, infer, position_tables},
     weights::{
         Content, Dialect, Identified, NamedTensors, formats,
         publish::{Card, write_named},
@@ -16,14 +18,15 @@ use crate::{
 const LENGTH: i64 = 32;
 
 /// Rewrites the names; into a folder, with diffusers' configuration.
-pub fn convert(order: &Order, file: Identified) -> Result<Outcome> {
+pub fn convert(order: &Order, file: Identified, path: &Path) -> Result<Outcome> {
     let content = file.format.content;
     order.must_not_merge(content.name())?;
     let theirs = if content == Content::ControlNet { Dialect::Ldm } else { Dialect::Official };
     let dialect = order.dialect(content.name(), file.format.dialect, &[Dialect::Diffusers, theirs])?;
     let (before, topology) = (file.metadata.clone(), file.topology.clone());
     let tensors = file.import(content)?;
-    let config = config(content, &tensors);
+    order.check_whole(&expected::compare(content, &tensors, &before))?;
+    let config = given_config(path).unwrap_or_else(|| config(content, &tensors));
     let format = formats::format(content, dialect, &topology).expect("both choices have tables");
     let mut named = format.table.export(tensors)?;
     if content == Content::SparseCtrl {
@@ -47,7 +50,7 @@ pub fn convert(order: &Order, file: Identified) -> Result<Outcome> {
             write_named(&dir.join(WEIGHTS), named, order.kind, &metadata)
         })?;
     }
-    let what = format!("{}, {dialect} names", content.name().split_once(' ').map_or("", |(_, name)| name));
+    let what = format!("{}, {dialect} names", content.noun());
     Ok(Outcome { what, notes: Vec::new() })
 }
 
@@ -63,7 +66,7 @@ fn config(content: Content, tensors: &NamedTensors) -> Value {
         let first =
             if simple { "controlnet_cond_embedding.weight" } else { "controlnet_cond_embedding.conv_in.weight" };
         // One channel of the input is the mask.
-        let channels = tensors.shape(first).map_or(4, |shape| shape[1]) - 1;
+        let channels = tensors.shape(first).and_then(|shape| shape.get(1).copied()).unwrap_or(4) - 1;
         config["_class_name"] = "SparseControlNetModel".into();
         config["conditioning_channels"] = channels.into();
         config["use_simplified_condition_embedding"] = simple.into();

@@ -3,19 +3,22 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
-use serde_json::json;
 use tch::{Kind, Tensor};
 
-use super::{Order, Outcome, To, WEIGHTS, carried, refused, write_config};
+use super::{Order, Outcome, To, WEIGHTS, carried, given_config, refused, write_config};
 use crate::{
-    assemble::{Base, BaseFiles, configs_metadata, folder::write_configs, infer},
+    assemble::{
+        Base, BaseFiles, configs_metadata, expected,
+        folder::{self, write_configs},
+        infer,
+    },
     files,
     model::unet,
-    nn::Source as _,
     weights::{
         Content, Dialect, Identified, NamedTensors,
         formats::{self, EMA, Topology, UNET},
         publish::{Card, write_named},
+        read,
     },
 };
 
@@ -34,6 +37,17 @@ struct Parts {
     text: NamedTensors,
 }
 
+impl Parts {
+    /// Refuses parts that are not whole; those that are absent are the caller's.
+    fn check(&self, order: &Order) -> Result<()> {
+        let parts = [(Content::UNet, &self.unet), (Content::Vae, &self.vae), (Content::TextEncoder, &self.text)];
+        for (content, tensors) in parts.into_iter().filter(|(_, tensors)| !tensors.is_empty()) {
+            order.check_whole(&expected::compare(content, tensors, &BTreeMap::new()))?;
+        }
+        Ok(())
+    }
+}
+
 /// Rewrites a whole base, with low-rank files merged into it.
 pub fn convert(order: &Order, source: Source) -> Result<Outcome> {
     let own = if matches!(source, Source::Base) { Dialect::Diffusers } else { Dialect::Ldm };
@@ -44,15 +58,22 @@ pub fn convert(order: &Order, source: Source) -> Result<Outcome> {
     if order.ema && matches!(source, Source::Base) {
         return Err(refused("--ema is about checkpoints in one file, which keep averaged weights beside the others"));
     }
-    let metadata = match &source {
-        Source::Base => BTreeMap::new(),
-        Source::Checkpoint(file) => file.metadata.clone(),
-    };
     let mut notes = Vec::new();
+    let metadata = match &source {
+        Source::Base => read(&order.input.join("unet"))?.metadata,
+        Source::Checkpoint(file) => {
+            let averaged = file.tensors.names().filter(|name| name.starts_with(EMA)).count();
+            if averaged > 0 && !order.ema {
+                notes.push(format!("{averaged} averaged tensors (EMA) were left out; --ema takes them instead"));
+            }
+            file.metadata.clone()
+        }
+    };
     match dialect {
         Dialect::Ldm => {
             order.must_be_file("a checkpoint")?;
             let (mut parts, topology, configs) = parts(order, source, &mut notes)?;
+            parts.check(order)?;
             merge(order, &mut parts)?;
             write_checkpoint(order, parts, &topology, carried(&metadata, configs))?;
         }
@@ -61,9 +82,11 @@ pub fn convert(order: &Order, source: Source) -> Result<Outcome> {
             let base = open(order)?;
             notes.extend(base.notes.iter().cloned());
             let mut parts = Parts { unet: base.unet_tensors()?, vae: base.vae_tensors()?, text: base.text_tensors()? };
-            if let (true, Source::Checkpoint(file)) = (order.ema, source) {
-                parts.unet = averaged(file)?;
+            if let (true, Source::Checkpoint(mut file)) = (order.ema, source) {
+                parts.unet = averaged(&mut file)?;
             }
+            parts.check(order)?;
+            order.check_whole(&expected::compare_unet(&base.unet, &parts.unet))?;
             merge(order, &mut parts)?;
             order.write_folder(|dir| write_folder(order, dir, &base, parts, &metadata))?;
         }
@@ -90,7 +113,7 @@ fn parts(
         Source::Checkpoint(file) if order.base.is_none() => {
             let topology = file.topology.clone();
             let mut file = file;
-            let unet = order.ema.then(|| averaged_of(&mut file)).transpose()?;
+            let unet = order.ema.then(|| averaged(&mut file)).transpose()?;
             let mut all = file.import(Content::Checkpoint)?;
             let [whole, vae, text] = ["unet.", "vae.", "text_encoder."].map(|prefix| all.split_off(prefix));
             Ok((Parts { unet: unet.unwrap_or(whole), vae, text }, topology, BTreeMap::new()))
@@ -99,7 +122,7 @@ fn parts(
             let base = open(order)?;
             notes.extend(base.notes.iter().cloned());
             let unet = match (order.ema, source) {
-                (true, Source::Checkpoint(file)) => averaged(file)?,
+                (true, Source::Checkpoint(mut file)) => averaged(&mut file)?,
                 _ => base.unet_tensors()?,
             };
             let parts = Parts { unet, vae: base.vae_tensors()?, text: base.text_tensors()? };
@@ -118,22 +141,17 @@ fn topology(base: &Base) -> Topology {
 }
 
 /// The UNet of averaged weights: their names are those of the others without dots.
-fn averaged(mut file: Identified) -> Result<NamedTensors> {
-    averaged_of(&mut file)
-}
-
-fn averaged_of(file: &mut Identified) -> Result<NamedTensors> {
-    let table = file.format.table.clone();
+fn averaged(file: &mut Identified) -> Result<NamedTensors> {
     let plain: Vec<String> = file.tensors.names().filter(|name| name.starts_with(UNET.0)).map(String::from).collect();
     let mut unet = NamedTensors::new();
     for name in plain {
         let averaged = format!("{EMA}{}", name.trim_start_matches("model.").replace('.', ""));
-        let ours = table.import_name(&name).flatten();
-        let tensor = file.tensors.take(&averaged);
-        let (Some(ours), Some(tensor)) = (ours.as_deref().and_then(|name| name.strip_prefix(UNET.1)), tensor) else {
+        let ours = file.format.table.import_name(&name).flatten();
+        let Some(ours) = ours.as_deref().and_then(|name| name.strip_prefix(UNET.1)) else { continue };
+        if !file.tensors.contains(&averaged) {
             return Err(refused(format!("--ema: the file has no averaged weights of `{name}`; leave --ema out")));
-        };
-        unet.insert(ours, tensor);
+        }
+        file.tensors.hand_over(&averaged, ours, &mut unet);
     }
     Ok(unet)
 }
@@ -152,7 +170,8 @@ fn write_checkpoint(
     topology: &Topology,
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
-    let places = parts.text.shape("text_model.embeddings.position_embedding.weight").map(|shape| shape[0]);
+    let places = parts.text.shape("text_model.embeddings.position_embedding.weight");
+    let places = places.and_then(|shape| shape.first().copied());
     let mut all = parts.unet.prefixed("unet.");
     all.extend(parts.vae.prefixed("vae."));
     all.extend(parts.text.prefixed("text_encoder."));
@@ -209,11 +228,12 @@ fn write_folder(
 }
 
 /// Rewrites a UNet, a VAE or a text encoder by itself, with low-rank files merged into it.
-pub fn convert_part(order: &Order, file: Identified) -> Result<Outcome> {
+pub fn convert_part(order: &Order, file: Identified, path: &Path) -> Result<Outcome> {
     let (content, own, before, topology) =
         (file.format.content, file.format.dialect, file.metadata.clone(), file.topology.clone());
     let dialect = order.dialect(content.name(), own, &[Dialect::Diffusers, Dialect::Ldm])?;
     let mut tensors = file.import(content)?;
+    order.check_whole(&expected::compare(content, &tensors, &before))?;
     for (lora, scale) in order.merges()? {
         match content {
             Content::UNet => lora.unet.merge_into(&mut tensors, scale)?,
@@ -221,11 +241,16 @@ pub fn convert_part(order: &Order, file: Identified) -> Result<Outcome> {
             _ => order.must_not_merge("a VAE")?,
         }
     }
-    let config = config(content, &tensors);
+    let given = given_config(path);
+    let mut notes = Vec::new();
+    if given.is_none() && !order.to_file() {
+        notes.push("heads and groups of norms are no part of weights: config.json has Stable Diffusion 1.x's".into());
+    }
+    let config = given.unwrap_or_else(|| config(content, &tensors));
     let title = order.title();
     let metadata = carried(&before, card(content, dialect, &title).metadata());
-    let what = format!("{}, {dialect} names", content.name().split_once(' ').map_or("", |(_, name)| name));
-    let outcome = Outcome { what, notes: Vec::new() };
+    let what = format!("{}, {dialect} names", content.noun());
+    let outcome = Outcome { what, notes };
     if dialect == Dialect::Ldm {
         order.must_be_file("a part in LDM's names")?;
         let named = match content {
@@ -255,31 +280,18 @@ pub fn convert_part(order: &Order, file: Identified) -> Result<Outcome> {
 
 /// `config.json` of a part, as far as its shapes tell.
 fn config(content: Content, tensors: &NamedTensors) -> serde_json::Value {
-    let with_class = |mut config: serde_json::Value, name: &str| {
-        config["_class_name"] = name.into();
-        config
-    };
     match content {
         Content::UNet => {
-            let mut config = json!(unet::Config::default());
+            let mut config = folder::unet_config(&unet::Config::default());
             let own = infer::unet(tensors);
             own.as_object().into_iter().flatten().for_each(|(key, value)| config[key] = value.clone());
-            with_class(config, "UNet2DConditionModel")
+            config
         }
         Content::Vae => {
             let vae = infer::vae(tensors);
-            let levels = vae.block_out_channels.len();
-            let mut config = with_class(json!(vae), "AutoencoderKL");
-            config["down_block_types"] = json!(vec!["DownEncoderBlock2D"; levels]);
-            config["up_block_types"] = json!(vec!["UpDecoderBlock2D"; levels]);
-            config
+            folder::vae_config(&vae, unet::Config::default().sample_size * vae.downscale())
         }
-        _ => {
-            let mut config = json!(infer::text(tensors));
-            config["architectures"] = json!(["CLIPTextModel"]);
-            config["model_type"] = "clip_text_model".into();
-            config
-        }
+        _ => folder::text_config(&infer::text(tensors)),
     }
 }
 

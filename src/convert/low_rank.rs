@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Order, Outcome, To, carried, refused};
 use crate::weights::{
     Content, Dialect, Identified, Lora, LoraFile, LowRankUse, NamedTensors,
-    formats::{self, Topology},
+    formats::{self, Topology, noun},
     publish::{Card, write_named},
 };
 
@@ -18,58 +18,91 @@ const CHOICES: [Dialect; 4] = [Dialect::Official, Dialect::Diffusers, Dialect::K
 /// Rewrites the pairs; with `--merge`, the sum of all files, at a lower rank if one is given.
 pub fn convert(order: &Order, file: Identified, path: &Path) -> Result<Outcome> {
     let topology = file.topology.clone();
-    let own = file.format.dialect;
-    let dialect = order.dialect("a low-rank file", own, &CHOICES)?;
+    let dialect = order.dialect("a low-rank file", file.format.dialect, &CHOICES)?;
     if order.to == Some(To::Safetensors) {
         return Err(refused(
             "--to safetensors keeps a file as it is, so nothing can be merged into it; choose other names",
         ));
     }
+    let kind = order.kind.or_else(|| widest(&file.tensors));
     let first = LoraFile::of(file, path)?;
     let others = order.merges()?;
     let mut notes = Vec::new();
+    let [unet, text_encoder] = joined(order, &first, &others, &mut notes)?;
+    let purpose = purpose(&first, &others);
+    let rank = unet.rank().or(text_encoder.rank().filter(|_| unet.is_empty()));
+    let alpha = alpha(&unet, dialect);
+    let layers = unet.len() + text_encoder.len();
+    let shown = rank.map_or(String::new(), |rank| format!(" of rank {rank}"));
+    let what = format!("{} for {layers} layers{shown}, {dialect} names", noun(purpose.name()));
+    let title = order.title();
+    let card = Card { content: Content::LowRank, dialect, purpose: Some(purpose), title: &title, rank, alpha };
+    let metadata = metadata(&first.metadata, &card);
+    let mut all = tensors(unet, dialect)?.prefixed("unet.");
+    all.extend(tensors(text_encoder, dialect)?.prefixed("text_encoder."));
+    let order = Order { kind, ..order.clone() };
+    write(&order, all, dialect, &topology, (rank, &metadata))?;
+    Ok(Outcome { what, notes })
+}
+
+/// The type that holds all of a file's floating-point tensors.
+fn widest(tensors: &NamedTensors) -> Option<Kind> {
+    let kinds = tensors.names().filter_map(|name| tensors.stored_kind(name));
+    let order =
+        |kind: &Kind| [Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double].iter().position(|own| own == kind);
+    let widest = kinds.filter(|kind| order(kind).is_some()).max_by_key(order)?;
+    // Neither half of 16 bits holds the other.
+    let both = [Kind::Half, Kind::BFloat16]
+        .iter()
+        .all(|own| tensors.names().any(|name| tensors.stored_kind(name) == Some(*own)));
+    Some(if both && widest == Kind::BFloat16 { Kind::Float } else { widest })
+}
+
+/// The deltas of the UNet and the text encoder: those of the one file, or the sum of all.
+fn joined(order: &Order, first: &LoraFile, others: &[(LoraFile, f64)], notes: &mut Vec<String>) -> Result<[Lora; 2]> {
     if let Some(rank) = order.rank.filter(|&rank| rank < 1) {
         return Err(refused(format!("--rank {rank}: at least 1 is expected")));
     }
-    let joined = !others.is_empty() || order.rank.is_some();
-    let (unet, text_encoder) = match joined {
-        false => (first.unet.clone(), first.text_encoder.clone()),
-        true => {
-            let sum = |part: fn(&LoraFile) -> &Lora| {
-                let parts: Vec<_> = std::iter::once((part(&first), 1.0))
-                    .chain(others.iter().map(|(file, scale)| (part(file), *scale)))
-                    .collect();
-                Lora::sum(&parts)
-            };
-            let sums = [sum(|file| &file.unet)?, sum(|file| &file.text_encoder)?];
-            let [unet, text] = match order.rank {
-                None => sums,
-                Some(rank) => compressed(&sums, rank, &mut notes)?,
-            };
-            (unet, text)
-        }
+    if others.is_empty() && order.rank.is_none() {
+        return Ok([first.unet.clone(), first.text_encoder.clone()]);
+    }
+    let sum = |part: fn(&LoraFile) -> &Lora| {
+        let parts = std::iter::once((part(first), 1.0)).chain(others.iter().map(|(file, scale)| (part(file), *scale)));
+        Lora::sum(&parts.collect::<Vec<_>>())
     };
-    let (rank, alpha) = (unet.rank(), alpha(&unet, dialect));
-    let purpose =
-        if others.iter().all(|(file, _)| file.purpose == first.purpose) { first.purpose } else { LowRankUse::Mixed };
-    let what = format!(
-        "{} for {} layers{}, {dialect} names",
-        purpose.name().split_once(' ').map_or("", |(_, name)| name),
-        unet.len() + text_encoder.len(),
-        rank.map_or(String::new(), |rank| format!(" of rank {rank}")),
-    );
-    let title = order.title();
-    let card = Card { content: Content::LowRank, dialect, purpose: Some(purpose), title: &title, rank, alpha };
-    let mut metadata = carried(&first.metadata, card.metadata());
-    for (key, value) in [("animatediff.rank", rank.map(|rank| rank as f64)), ("animatediff.alpha", alpha)] {
+    let sums = [sum(|file| &file.unet)?, sum(|file| &file.text_encoder)?];
+    match order.rank {
+        None => Ok(sums),
+        Some(rank) => compressed(&sums, rank, notes),
+    }
+}
+
+/// What the sum is for.
+fn purpose(first: &LoraFile, others: &[(LoraFile, f64)]) -> LowRankUse {
+    let all = || std::iter::once(first.purpose).chain(others.iter().map(|(file, _)| file.purpose));
+    let moves = |purpose: &LowRankUse| matches!(purpose, LowRankUse::MotionLora | LowRankUse::Mixed);
+    let stills = |purpose: &LowRankUse| *purpose != LowRankUse::MotionLora;
+    match (all().any(|purpose| moves(&purpose)), all().any(|purpose| stills(&purpose))) {
+        (true, true) => LowRankUse::Mixed,
+        _ if all().all(|purpose| purpose == first.purpose) => first.purpose,
+        _ => LowRankUse::Image,
+    }
+}
+
+/// What the file said of itself, without what no longer holds of its form.
+fn metadata(before: &BTreeMap<String, String>, card: &Card<'_>) -> BTreeMap<String, String> {
+    let mut before = before.clone();
+    for key in ["ss_network_dim", "ss_network_alpha", "ss_network_args", "sshs_model_hash", "sshs_legacy_hash"] {
+        before.remove(key);
+    }
+    let mut metadata = carried(&before, card.metadata());
+    let rank = card.rank.map(|rank| rank as f64);
+    for (key, value) in [("animatediff.rank", rank), ("animatediff.alpha", card.alpha)] {
         if let (true, Some(value)) = (metadata.contains_key(key), value) {
             metadata.insert(key.into(), value.to_string());
         }
     }
-    let mut tensors = tensors(unet, dialect)?.prefixed("unet.");
-    tensors.extend(self::tensors(text_encoder, dialect)?.prefixed("text_encoder."));
-    write(order, tensors, dialect, &topology, (rank, &metadata))?;
-    Ok(Outcome { what, notes })
+    metadata
 }
 
 /// Both parts at a lower rank, with a note of what that cost.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Order, Outcome, WEIGHTS, carried, write_config};
 use crate::{
-    assemble::{ARCHITECTURE_KEY, Base, GROUPS_KEY, Motion, adapter_tables, position_tables},
+    assemble::{ARCHITECTURE_KEY, Base, GROUPS_KEY, Motion, adapter_tables, expected, infer, position_tables},
     model::unet::motion,
     weights::{
         Content, Dialect, Identified, LowRankUse, NamedTensors, formats,
@@ -19,8 +19,9 @@ use crate::{
 pub fn convert(order: &Order, file: Identified, path: &Path) -> Result<Outcome> {
     let dialect = order.dialect("a motion module", file.format.dialect, &[Dialect::Official, Dialect::Diffusers])?;
     let (topology, before) = (file.topology.clone(), file.metadata.clone());
-    let left_aside = file.tensors.names().filter(|name| !name.contains("motion_modules.")).count();
+    let left_aside = file.aside();
     let Motion { config, mut tensors, .. } = Motion::of(file, path)?;
+    order.check_whole(&expected::compare(Content::MotionModule, &tensors, &before))?;
     let mut notes = Vec::new();
     if left_aside > 0 {
         notes.push(format!("{left_aside} tensors of the image UNet in the same file were left out"));
@@ -77,25 +78,19 @@ fn groups(order: &Order, metadata: &BTreeMap<String, String>, tensors: &NamedTen
         return Ok(Base::open(base)?.unet.norm_num_groups);
     }
     let told = metadata.get(GROUPS_KEY).and_then(|groups| groups.parse().ok());
-    let fits = |groups: &i64| widths(tensors).iter().all(|width| width % groups == 0);
+    let fits = |groups: &i64| infer::motion_widths(tensors).iter().all(|width| width % groups == 0);
     Ok(told.or_else(|| [32, 8].into_iter().find(fits)).unwrap_or(1))
-}
-
-fn widths(tensors: &NamedTensors) -> Vec<i64> {
-    let norm = |level: usize| tensors.shape(&format!("down_blocks.{level}.motion_modules.0.norm.weight"));
-    (0..).map_while(norm).map(|shape| shape[0]).collect()
 }
 
 /// `config.json` of the MotionAdapter that `tensors`, in our names, make.
 fn adapter_config(config: &motion::Config, groups: i64, tensors: &NamedTensors) -> serde_json::Value {
     let module = &config.motion_module_kwargs;
-    let per_block = |index: usize| tensors.contains(&format!("down_blocks.0.motion_modules.{index}.norm.weight"));
     json!({
         "_class_name": "MotionAdapter",
         "_diffusers_version": "0.42.1",
-        "block_out_channels": widths(tensors),
+        "block_out_channels": infer::motion_widths(tensors),
         "conv_in_channels": null,
-        "motion_layers_per_block": (0..).take_while(|&index| per_block(index)).count(),
+        "motion_layers_per_block": infer::motion_layers(tensors),
         "motion_transformer_layers_per_block": module.num_transformer_block,
         "motion_mid_block_layers_per_block": 1,
         "motion_transformer_layers_per_mid_block": 1,

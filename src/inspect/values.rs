@@ -1,9 +1,15 @@
 //! One pass over all values: the hash of the bytes, and which tensors hold NaN or infinite ones.
 
+use std::path::Path;
+
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use tch::Kind;
 
-use crate::weights::{NamedTensors, finite::all_finite};
+use crate::{
+    native::MappedFile,
+    weights::{NamedTensors, finite::all_finite},
+};
 
 /// Bytes that are looked at at once: both passes find them in the cache.
 const CHUNK: usize = 1 << 20;
@@ -43,4 +49,18 @@ fn scan_bytes(kind: Kind, bytes: &[u8]) -> ([u8; 32], bool) {
         finite &= all_finite(kind, chunk);
     }
     (*hash.finalize().as_bytes(), finite)
+}
+
+/// Files above this size are not hashed a second time.
+const MOST_HASHED: u64 = 500_000_000;
+
+/// SHA-256 of what follows the header of a safetensors file, in hexadecimal; `None` for other files and for large ones.
+pub fn stored_hash(path: &Path) -> Option<String> {
+    if std::fs::metadata(path).ok()?.len() > MOST_HASHED || path.is_dir() {
+        return None;
+    }
+    let file = MappedFile::open(path).ok()?;
+    let header = usize::try_from(u64::from_le_bytes(*file.first_chunk::<8>()?)).ok()?;
+    let hash = Sha256::digest(file.get(8usize.checked_add(header)?..)?);
+    Some(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }

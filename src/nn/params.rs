@@ -253,11 +253,7 @@ impl Params {
             self.build.state.borrow_mut().problems.missing.push(name.to_owned());
             return Tensor::zeros(shape, (Kind::Float, Device::Cpu));
         }
-        if self.build.outline {
-            Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false)
-        } else {
-            start(init, shape)
-        }
+        if self.build.outline { hollow(shape) } else { start(init, shape) }
     }
 
     fn keep(&self, name: String, tensor: Tensor, trained: bool) -> Tensor {
@@ -285,6 +281,11 @@ impl<P: Display> Div<P> for Params {
     fn div(self, part: P) -> Params {
         &self / part
     }
+}
+
+/// A tensor of `shape` that takes the memory of one number.
+pub fn hollow(shape: &[i64]) -> Tensor {
+    Tensor::zeros([] as [i64; 0], (Kind::Float, Device::Cpu)).expand(shape, false)
 }
 
 /// A new parameter, drawn on the CPU so that a seed means the same weights on every device.

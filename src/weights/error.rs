@@ -9,12 +9,12 @@ use crate::hub::HubError;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file is not there or cannot be opened.
-    #[error("{path}: cannot be opened: {source}", path = .path.display())]
+    #[error("{path}: cannot be opened: {cause}", path = .path.display())]
     Open {
         /// File.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Not a safetensors file.
     #[error("{path}: not a safetensors file: {reason}", path = .path.display())]
@@ -90,12 +90,12 @@ pub enum WeightsError {
         hint: String,
     },
     /// A pickle that cannot be read, or may not be.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {cause}", path = .path.display())]
     Pickle {
         /// File.
         path: PathBuf,
         /// Why.
-        source: PickleError,
+        cause: PickleError,
     },
     /// A file on the Hub that cannot be had.
     #[error(transparent)]
@@ -109,6 +109,24 @@ pub enum WeightsError {
         what: &'static str,
         /// Why it does not fit.
         reason: &'static str,
+    },
+    /// More tensors than any model has.
+    #[error("{path}: it has {count} tensors, more than any model that is read here; it is no file of weights", path = .path.display())]
+    TooMany {
+        /// File.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// Values that a narrower type has no room for.
+    #[error("`{name}` has values that {kind} has no room for; choose --dtype {other}")]
+    Overflow {
+        /// Tensor.
+        name: String,
+        /// Type.
+        kind: &'static str,
+        /// Types that have.
+        other: &'static str,
     },
     /// Keys that no format has.
     #[error(
@@ -163,8 +181,8 @@ pub enum WeightsError {
         /// What both are.
         name: String,
     },
-    /// A configuration of pairs that cannot be read.
-    #[error("{path}: the configuration that PEFT or diffusers keep with it is not JSON: {reason}", path = .path.display())]
+    /// A configuration of pairs that cannot be used.
+    #[error("{path}: the configuration that PEFT or diffusers keep with it: {reason}", path = .path.display())]
     LoraSettings {
         /// File.
         path: PathBuf,
@@ -180,6 +198,16 @@ pub enum WeightsError {
         path: String,
         /// Form.
         form: &'static str,
+    },
+    /// A factor that makes no sense.
+    #[error("{origin}: `{path}`: {reason}; the file is damaged, or was made by another kind of tool")]
+    Factor {
+        /// Where the factors come from.
+        origin: String,
+        /// Layer.
+        path: String,
+        /// What is wrong.
+        reason: String,
     },
     /// A delta that is no pair where pairs are needed.
     #[error(

@@ -57,6 +57,18 @@ impl Content {
     }
 }
 
+impl Content {
+    /// What it is called, without the article.
+    pub fn noun(self) -> &'static str {
+        noun(self.name())
+    }
+}
+
+/// `a thing` without its article.
+pub fn noun(name: &'static str) -> &'static str {
+    name.split_once(' ').map_or(name, |(_, noun)| noun)
+}
+
 /// Whose names a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {

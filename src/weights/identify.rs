@@ -1,6 +1,9 @@
 //! What a file is, by what it holds: unwrapped, matched against every table, and named when it is of another family.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use super::{
     error::WeightsError,
@@ -11,8 +14,15 @@ use super::{
 
 /// Dictionaries that weights are wrapped in: what lies beside them in the file is not theirs.
 const WRAPPERS: [&str; 2] = ["state_dict.", "controlnet."];
+/// What some trainers call the weights, beside their optimizer's.
+const MODEL: &str = "model.";
 /// Prefixes that PyTorch's data-parallel training and compilation put before every name.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+
+/// More than ten times what the largest of the models here have.
+const MOST_TENSORS: usize = 50_000;
+/// How deep weights are wrapped, at most.
+const MOST_WRAPPERS: usize = 8;
 
 /// A file whose format is known; its tensors still have the file's names.
 #[derive(Debug)]
@@ -37,6 +47,9 @@ impl Identified {
 
     /// Tells what `file`, read from `path`, is.
     pub fn of(file: WeightFile, path: &Path) -> Result<Identified, WeightsError> {
+        if file.tensors.len() > MOST_TENSORS {
+            return Err(WeightsError::TooMany { path: path.to_owned(), count: file.tensors.len() });
+        }
         let (tensors, wrapped) = unwrap(file.tensors);
         if let Some((what, reason)) = foreign(&tensors) {
             return Err(WeightsError::Foreign { path: path.to_owned(), what, reason });
@@ -53,6 +66,19 @@ impl Identified {
     /// Names that its format does not have.
     pub fn unknown(&self) -> Vec<String> {
         self.format.table.unknown(self.tensors.names())
+    }
+
+    /// How many of its tensors belong to another model in the same file.
+    pub fn aside(&self) -> usize {
+        self.tensors.names().filter(|name| self.format.table.is_aside(name)).count()
+    }
+
+    /// Leaves out what its format does not have; gives the names.
+    pub fn drop_unknown(&mut self) -> Vec<String> {
+        let unknown = self.unknown();
+        let names: HashSet<&str> = unknown.iter().map(String::as_str).collect();
+        self.tensors.retain(|name| !names.contains(name));
+        unknown
     }
 
     /// Its tensors by our names, if it holds `wanted`.
@@ -151,23 +177,29 @@ impl LowRankUse {
     }
 }
 
-/// Takes off what training and saving put around the names, from the outside in.
+/// Takes off what training and saving put around the names, from the outside in. What lies beside a wrapper is left out.
 pub fn unwrap(mut tensors: NamedTensors) -> (NamedTensors, Vec<&'static str>) {
     let mut wrapped = Vec::new();
-    loop {
-        let wrapper = WRAPPERS.into_iter().find(|wrapper| tensors.names().any(|name| name.starts_with(wrapper)));
-        let all = |prefix: &&str| !tensors.is_empty() && tensors.names().all(|name| name.starts_with(prefix));
-        let Some(outer) = wrapper.or_else(|| PREFIXES.into_iter().find(|prefix| all(prefix))) else { break };
+    while let Some(outer) = wrapper(&tensors).filter(|_| wrapped.len() < MOST_WRAPPERS) {
         tensors = tensors.split_off(outer);
         wrapped.push(outer);
     }
     (tensors, wrapped)
 }
 
+fn wrapper(tensors: &NamedTensors) -> Option<&'static str> {
+    let some = |prefix: &str| tensors.names().any(|name| name.starts_with(prefix));
+    let all = |prefix: &str| !tensors.is_empty() && tensors.names().all(|name| name.starts_with(prefix));
+    let dictionary = WRAPPERS.into_iter().find(|wrapper| some(wrapper));
+    // A checkpoint's own names begin with `model.` too.
+    let model = Some(MODEL).filter(|_| some(MODEL) && !some("model.diffusion_model."));
+    dictionary.or(model).or_else(|| PREFIXES.into_iter().find(|prefix| all(prefix)))
+}
+
 /// Files of other families: what they are, and why they do not fit.
 fn foreign(tensors: &NamedTensors) -> Option<(&'static str, &'static str)> {
     const SD15: &str = "this program is for Stable Diffusion 1.x and its motion modules";
-    const SIGNS: [(&str, &str, &str); 13] = [
+    const SIGNS: [(&str, &str, &str); 12] = [
         ("conditioner.embedders.", "a Stable Diffusion XL checkpoint", SD15),
         ("cond_stage_model.model.", "a Stable Diffusion 2 checkpoint", SD15),
         ("lora_te2_", "a LoRA for Stable Diffusion XL", SD15),
@@ -179,12 +211,22 @@ fn foreign(tensors: &NamedTensors) -> Option<(&'static str, &'static str)> {
         ("ip_adapter.", "an IP-Adapter", "IP-Adapters are not supported"),
         ("image_proj.", "an IP-Adapter", "IP-Adapters are not supported"),
         ("vision_model.", "a CLIP image encoder", "only CLIP's text encoder is used here"),
-        ("clip_g", "a textual-inversion embedding for Stable Diffusion XL", SD15),
         ("adapter.body.", "a T2I-Adapter", "T2I-Adapters are not supported"),
     ];
     let sign = SIGNS.iter().find(|(part, ..)| tensors.names().any(|name| name.contains(part)));
     if let Some((_, what, reason)) = sign {
         return Some((*what, *reason));
+    }
+    if tensors.contains("clip_g") {
+        return Some(("a textual-inversion embedding for Stable Diffusion XL", SD15));
+    }
+    // Stable Diffusion XL has several blocks in a spatial transformer, where 1.x has one.
+    let second = ["transformer_blocks_1_", "transformer_blocks.1."];
+    let spatial =
+        |name: &str| name.contains("attentions") || name.contains("_blocks_4_1_") || name.contains("_blocks_7_1_");
+    let of_xl = |name: &str| spatial(name) && second.iter().any(|part| name.contains(part));
+    if tensors.names().any(|name| name.contains("lora") && of_xl(name)) {
+        return Some(("a LoRA for Stable Diffusion XL", SD15));
     }
     foreign_motion(tensors)
 }

@@ -36,7 +36,12 @@ impl Lora {
         let names: Vec<String> = tensors.names().map(String::from).collect();
         for name in &names {
             let Some((path, factor)) = delta::split_name(name) else { continue };
-            let tensor = tensors.take(name).expect("it is listed").to_kind(Kind::Float);
+            let tensor = tensors.take(name).expect("it is listed");
+            if matches!(tensor.kind(), Kind::ComplexHalf | Kind::ComplexFloat | Kind::ComplexDouble | Kind::Bool) {
+                let reason = format!("its `{factor}` is {:?}, and numbers are expected", tensor.kind());
+                return Err(WeightsError::Factor { origin: origin.into(), path: path.into(), reason });
+            }
+            let tensor = tensor.to_kind(Kind::Float);
             if !tensor.sum(Kind::Float).double_value(&[]).is_finite() {
                 return Err(WeightsError::NotFinite { origin: origin.into(), name: name.clone() });
             }
@@ -133,8 +138,9 @@ impl Lora {
         }
         for (path, delta) in &self.deltas {
             let weight = shape(path).expect("checked above");
-            let columns = weight[1..].iter().product::<i64>();
-            if delta.form().size() == Some((weight[0], columns)) {
+            let rows = weight.first().copied().unwrap_or(0);
+            let columns = weight.iter().skip(1).product::<i64>();
+            if delta.form().size() == Some((rows, columns)) {
                 continue;
             }
             let (origin, path) = (self.origin.clone(), path.clone());

@@ -99,6 +99,11 @@ impl Table {
         names.filter(|name| self.find(name).is_none()).map(String::from).collect()
     }
 
+    /// Whether a name belongs to another model in the same file.
+    pub fn is_aside(&self, theirs: &str) -> bool {
+        self.find(theirs).is_some_and(|(row, _)| row.op == Op::Aside)
+    }
+
     /// Turns their names into ours. Any name that no row knows is an error, as are two that become one; `hint` may say what
     /// the file is instead.
     pub fn import(

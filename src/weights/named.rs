@@ -12,7 +12,10 @@ use std::{
 use tch::{Kind, Tensor};
 
 use super::finite::all_finite_in_parallel;
-use crate::{native::MappedFile, nn::Source};
+use crate::{
+    native::MappedFile,
+    nn::{Source, hollow},
+};
 
 /// Named tensors; those in a file are read when they are taken, so that a model larger than memory's half can be built.
 #[derive(Default)]
@@ -173,6 +176,14 @@ impl NamedTensors {
         self.entries.get(name).map(Entry::kind)
     }
 
+    /// The element kind that `name` is kept in, whatever is done to it when it is read.
+    pub fn stored_kind(&self, name: &str) -> Option<Kind> {
+        self.entries.get(name).map(|entry| match &entry.value {
+            Value::Stored(stored) => stored.kind,
+            Value::Ready(tensor) => tensor.kind(),
+        })
+    }
+
     /// A copy of `name`, leaving it in place.
     pub fn get(&self, name: &str) -> Option<Tensor> {
         self.entries.get(name).map(Entry::read)
@@ -197,7 +208,7 @@ impl NamedTensors {
     }
 
     /// Moves `from` into `other`, under the name `to`.
-    pub(super) fn hand_over(&mut self, from: &str, to: &str, other: &mut NamedTensors) {
+    pub fn hand_over(&mut self, from: &str, to: &str, other: &mut NamedTensors) {
         let Some(entry) = self.entries.remove(from) else { return };
         if let Some(origin) = self.origins.remove(from) {
             other.origins.insert(to.to_owned(), origin);
@@ -224,6 +235,12 @@ impl NamedTensors {
             self.hand_over(&name, &name[prefix.len()..], &mut part);
         }
         part
+    }
+
+    /// The names that begin with `prefix`, without it, and the shapes of their tensors: something to look at, of no values.
+    pub fn shapes_below(&self, prefix: &str) -> NamedTensors {
+        let below = |name: &str| Some((name.strip_prefix(prefix)?.to_owned(), hollow(&self.shape(name)?)));
+        self.names().filter_map(below).collect()
     }
 
     /// The same under names that begin with `prefix`.

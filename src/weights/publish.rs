@@ -9,11 +9,12 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::{
+    error::WeightsError,
     formats::{Content, Dialect},
     identify::LowRankUse,
     named::NamedTensors,
@@ -39,7 +40,7 @@ pub fn write_named(
 ) -> Result<()> {
     let names: Vec<String> = tensors.names().map(String::from).collect();
     let shaped = |name: &String| {
-        let stored = tensors.kind(name).expect("it is listed");
+        let stored = tensors.stored_kind(name).expect("it is listed");
         let kind = kind.filter(|_| is_float(stored)).unwrap_or(stored);
         Shaped::new(name, kind, &tensors.shape(name).expect("it is listed"))
     };
@@ -80,17 +81,22 @@ fn fill_in(out: &mut BufWriter<File>, head: &[u8], blank: &str, hash: &str) -> R
 }
 
 fn is_float(kind: Kind) -> bool {
-    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
+    use Kind::{BFloat16, Double, Float, Float8e4m3fn, Float8e4m3fnuz, Float8e5m2, Float8e5m2fnuz, Half};
+    matches!(kind, Float | Double | Half | BFloat16 | Float8e4m3fn | Float8e4m3fnuz | Float8e5m2 | Float8e5m2fnuz)
 }
 
 /// Values that a narrower kind has no room for become infinite: better no file than that one.
-fn check_range(name: &str, tensor: &tch::Tensor, cast: &tch::Tensor) -> Result<()> {
-    let infinite = |tensor: &tch::Tensor| tensor.isfinite().all().int64_value(&[]) == 0;
-    let narrower = cast.kind() == Kind::Half && tensor.kind() != Kind::Half;
-    if narrower && infinite(cast) && !infinite(tensor) {
-        bail!("`{name}` has values above 65504, which float16 has no room for; choose --dtype bf16 or fp32");
+fn check_range(name: &str, tensor: &Tensor, cast: &Tensor) -> Result<(), WeightsError> {
+    let infinite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 0;
+    if tensor.kind() == cast.kind() || !is_float(cast.kind()) || !infinite(cast) || infinite(tensor) {
+        return Ok(());
     }
-    Ok(())
+    let (kind, other) = match cast.kind() {
+        Kind::Half => ("float16", "bf16 or fp32"),
+        Kind::BFloat16 => ("bfloat16", "fp32"),
+        _ => ("float32", "none: keep float64 by leaving it out"),
+    };
+    Err(WeightsError::Overflow { name: name.to_owned(), kind, other })
 }
 
 /// What a file is, for its metadata.

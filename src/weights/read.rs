@@ -56,14 +56,15 @@ pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
         return read_shards(&found);
     }
     let mut file = read_file(&found)?;
-    if let Ok(text) = std::fs::read_to_string(found.with_file_name(ADAPTER_CONFIG)) {
+    let of_peft = found.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with("adapter_model"));
+    if of_peft && let Ok(text) = std::fs::read_to_string(found.with_file_name(ADAPTER_CONFIG)) {
         file.metadata.insert(ADAPTER_CONFIG.into(), text);
     }
     Ok(file)
 }
 
 fn read_file(path: &Path) -> Result<WeightFile, WeightsError> {
-    let open = |source| WeightsError::Open { path: path.to_owned(), source };
+    let open = |cause| WeightsError::Open { path: path.to_owned(), cause };
     let length = std::fs::metadata(path).map_err(open)?.len();
     if length < 8 {
         return Err(WeightsError::Truncated { path: path.to_owned(), expected: 8, found: length });
@@ -103,7 +104,7 @@ fn read_safetensors(path: &Path, file: &Arc<MappedFile>) -> Result<WeightFile, W
 }
 
 fn read_pickle(path: &Path, file: &Arc<MappedFile>) -> Result<WeightFile, WeightsError> {
-    let fail = |source: PickleError| WeightsError::Pickle { path: path.to_owned(), source };
+    let fail = |cause: PickleError| WeightsError::Pickle { path: path.to_owned(), cause };
     let pickled = pickle::read(file).map_err(fail)?;
     let origin = Arc::new(path.to_owned());
     let mut tensors = NamedTensors::new();
@@ -179,8 +180,7 @@ fn read_shards(index: &Path) -> Result<WeightFile, WeightsError> {
         weight_map: BTreeMap<String, String>,
     }
     let wrong = |reason: String| WeightsError::Index { path: index.to_owned(), reason };
-    let text =
-        std::fs::read_to_string(index).map_err(|source| WeightsError::Open { path: index.to_owned(), source })?;
+    let text = std::fs::read_to_string(index).map_err(|cause| WeightsError::Open { path: index.to_owned(), cause })?;
     let parsed: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let mut shards: Vec<&String> = parsed.weight_map.values().collect();
     shards.sort();

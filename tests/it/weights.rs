@@ -4,6 +4,7 @@ mod files;
 mod forms;
 mod hostile;
 mod messages;
+mod odd;
 mod pickle;
 mod published;
 mod tables;

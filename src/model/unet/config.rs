@@ -169,7 +169,8 @@ impl Config {
     }
 }
 
-fn refuse_other_families(json: &serde_json::Value) -> Result<(), Unsupported> {
+/// Says which other family a `unet/config.json` is of, if it is of one.
+pub fn refuse_other_families(json: &serde_json::Value) -> Result<(), Unsupported> {
     if json.get("addition_embed_type").is_some_and(|value| !value.is_null()) {
         return Err(Unsupported::Family("Stable Diffusion XL"));
     }

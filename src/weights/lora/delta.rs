@@ -162,10 +162,24 @@ impl Delta {
         if let Some(form) = refused {
             return Err(WeightsError::Form { origin: origin.into(), path: path.into(), form });
         }
-        let alpha = factors.remove("alpha").map(|alpha| alpha.double_value(&[]));
+        let wrong = |reason: String| WeightsError::Factor { origin: origin.into(), path: path.into(), reason };
+        let alpha = match factors.remove("alpha") {
+            Some(alpha) if alpha.numel() == 1 => Some(alpha.double_value(&[])),
+            Some(alpha) => return Err(wrong(format!("its alpha has {} values, and one is expected", alpha.numel()))),
+            None => None,
+        };
+        for (name, factor) in &factors {
+            if factor.dim() < 2 || factor.numel() == 0 {
+                return Err(wrong(format!("its `{name}` is {:?}, and a matrix is expected", factor.size())));
+            }
+        }
         let form = form(&mut factors);
         let half = || WeightsError::HalfPair { origin: origin.into(), path: path.into() };
         let form = form.filter(|_| factors.is_empty()).ok_or_else(half)?;
+        if form.size().is_none() {
+            let wrong = format!("the factors of its {} do not fit together", form.name());
+            return Err(WeightsError::Factor { origin: origin.into(), path: path.into(), reason: wrong });
+        }
         // An alpha of 0 stands for none, as in kohya's scripts; so does one beside a difference that has no rank.
         let scale = match (alpha, rank(&form)) {
             (Some(alpha), Some(rank)) if alpha != 0.0 && rank > 0 => alpha / rank as f64,

@@ -225,7 +225,10 @@ fn conversions_that_are_refused() {
     convert("$V2 x.safetensors", &["x.safetensors: exists already", "--overwrite"]);
     fs::create_dir(desk.path("own")).unwrap();
     desk.write("own/notes.txt", "mine");
-    convert("$V2 own --to diffusers --overwrite", &["own: is not replaced, as it is no model's folder"]);
+    convert(
+        "$V2 own --to diffusers --overwrite",
+        &["own: is not replaced, as own/notes.txt is no part of a model's folder"],
+    );
     assert_eq!(desk.bytes("own/notes.txt"), b"mine");
     assert!(desk.files().iter().all(|name| !name.contains("partial")), "{:?}", desk.files());
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::{ARCHITECTURE_KEY, as_tensors, infer, outline, released};
 use crate::{
-    assemble::{infer, outline},
     model::{
-        clip::TextEncoder,
+        clip::{self, TextEncoder},
         unet::{self, UNet, motion},
         vae::Vae,
     },
@@ -16,12 +16,31 @@ use crate::{
 type Outline = BTreeMap<String, Vec<i64>>;
 
 /// How a file differs from what it should be.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Found {
+    /// Names that it lacks.
     pub missing: Vec<String>,
+    /// Tensors of another shape than the others make them.
     pub misshapen: Vec<String>,
+    /// The base that it fits, in words.
     pub fits: Option<String>,
+    /// Whether that base is of a family that is used here.
+    pub foreign: bool,
+    /// What else a user should know.
     pub notes: Vec<String>,
+}
+
+impl Found {
+    /// What is wrong, in a line; `None` when nothing is.
+    pub fn problem(&self) -> Option<String> {
+        let first =
+            |what: &str, names: &[String]| names.first().map(|name| format!("{} {what}, first {name}", names.len()));
+        let parts: Vec<String> = first("tensors of another shape", &self.misshapen)
+            .into_iter()
+            .chain(first("tensors are missing", &self.missing))
+            .collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
 }
 
 /// Holds `tensors`, in our names, against their network.
@@ -32,7 +51,7 @@ pub fn compare(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<Str
             for (part, content) in
                 [("unet.", Content::UNet), ("vae.", Content::Vae), ("text_encoder.", Content::TextEncoder)]
             {
-                let own = part_of(tensors, part);
+                let own = tensors.shapes_below(part);
                 if own.is_empty() {
                     found.notes.push(format!(
                         "it has no {}: that of the base is used",
@@ -42,7 +61,8 @@ pub fn compare(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<Str
                     found.hold(&own, &wanted(content, &own, metadata), part);
                 }
             }
-            found.fits = Some(base_of(&part_of(tensors, "unet.")));
+            let (fits, foreign) = base_of(&tensors.shapes_below("unet."));
+            (found.fits, found.foreign) = (Some(fits), foreign);
         }
         Content::Embedding => {
             let width = tensors.names().next().and_then(|name| tensors.shape(name)?.last().copied());
@@ -54,11 +74,14 @@ pub fn compare(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<Str
         Content::LowRank => {}
         _ => {
             found.hold(tensors, &wanted(content, tensors, metadata), "");
-            found.fits = Some(match content {
-                Content::MotionModule => level_fit(tensors),
-                Content::Vae | Content::TextEncoder => return found,
-                _ => base_of(tensors),
-            });
+            match content {
+                Content::MotionModule => found.fits = Some(level_fit(tensors)),
+                Content::Vae | Content::TextEncoder => {}
+                _ => {
+                    let (fits, foreign) = base_of(tensors);
+                    (found.fits, found.foreign) = (Some(fits), foreign);
+                }
+            }
         }
     }
     found
@@ -78,16 +101,6 @@ impl Found {
     }
 }
 
-/// Names and shapes without values: a view of one part.
-fn part_of(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
-    let shaped = |name: &str| {
-        let shape = tensors.shape(name)?;
-        let rest = name.strip_prefix(prefix)?.to_owned();
-        Some((rest, tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)).expand(shape, false)))
-    };
-    tensors.names().filter_map(shaped).collect()
-}
-
 /// What the network of these shapes has.
 fn wanted(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<String, String>) -> Outline {
     let unet = || -> Option<unet::Config> { serde_json::from_value(infer::unet(tensors)).ok() };
@@ -95,11 +108,8 @@ fn wanted(content: Content, tensors: &NamedTensors, metadata: &BTreeMap<String, 
         Content::UNet => unet().map(|config| of_unet(&config, None)).unwrap_or_default(),
         Content::Vae => {
             let config = infer::vae(tensors);
-            if config.check().is_ok() || !config.block_out_channels.is_empty() {
-                outline(|params| Vae::new(params, &config))
-            } else {
-                Outline::new()
-            }
+            let whole = !config.block_out_channels.is_empty() && config.layers_per_block > 0;
+            if whole { outline(|params| Vae::new(params, &config)) } else { Outline::new() }
         }
         Content::TextEncoder => {
             let config = infer::text(tensors);
@@ -120,14 +130,12 @@ fn of_unet(config: &unet::Config, motion: Option<&motion::Config>) -> Outline {
 
 /// The UNet that a motion module of these widths is for.
 fn host(tensors: &NamedTensors) -> unet::Config {
-    let width = |level: usize| tensors.shape(&format!("down_blocks.{level}.motion_modules.0.norm.weight"));
-    let widths: Vec<i64> = (0..).map_while(width).map(|shape| shape[0]).collect();
-    let has = |index: usize| tensors.contains(&format!("down_blocks.0.motion_modules.{index}.norm.weight"));
+    let widths = infer::motion_widths(tensors);
     let names = |name: &str| vec![name.to_owned(); widths.len()];
     unet::Config {
         down_block_types: names("DownBlock2D"),
         up_block_types: names("UpBlock2D"),
-        layers_per_block: (0..).take_while(|&index| has(index)).count() as i64,
+        layers_per_block: infer::motion_layers(tensors),
         block_out_channels: widths,
         norm_num_groups: 1,
         attention_head_dim: unet::Heads::All(1),
@@ -136,11 +144,9 @@ fn host(tensors: &NamedTensors) -> unet::Config {
 }
 
 fn motion_module(tensors: &NamedTensors, metadata: &BTreeMap<String, String>) -> Outline {
-    let told = metadata.get(crate::assemble::ARCHITECTURE_KEY).and_then(|json| serde_json::from_str(json).ok());
-    let config: motion::Config = told.unwrap_or_else(|| {
-        let mid = tensors.names().any(|name| name.starts_with("mid_block."));
-        if mid { motion::Config::v2() } else { motion::Config::v3() }
-    });
+    let told = metadata.get(ARCHITECTURE_KEY).and_then(|json| serde_json::from_str(json).ok());
+    let mid = tensors.names().any(|name| name.starts_with("mid_block."));
+    let config: motion::Config = told.unwrap_or_else(|| released(mid, None));
     let mut outline = of_unet(&host(tensors), Some(&config));
     outline.retain(|name, _| name.contains("motion_modules."));
     outline
@@ -174,7 +180,7 @@ fn control(tensors: &NamedTensors, sparse: bool) -> Outline {
         layer(format!("controlnet_down_blocks.{index}"), vec![width, width, 1, 1]);
     }
     layer("controlnet_mid_block".into(), vec![last, last, 1, 1]);
-    let inputs = |name: &str| tensors.shape(name).map(|shape| shape[1]);
+    let inputs = |name: &str| tensors.shape(name).and_then(|shape| shape.get(1).copied());
     let embedding = "controlnet_cond_embedding";
     if let Some(channels) = inputs(&format!("{embedding}.weight")) {
         layer(embedding.into(), vec![first, channels, 3, 3]);
@@ -191,18 +197,16 @@ fn control(tensors: &NamedTensors, sparse: bool) -> Outline {
     outline
 }
 
-/// Which base a UNet of these shapes is of.
-fn base_of(unet: &NamedTensors) -> String {
+/// Which base a UNet of these shapes is of, and whether it is one of another family.
+fn base_of(unet: &NamedTensors) -> (String, bool) {
     let config = infer::unet(unet);
     let (widths, context, inputs) =
         (&config["block_out_channels"], &config["cross_attention_dim"], &config["in_channels"]);
     match (widths.to_string().as_str(), context.as_i64(), inputs.as_i64()) {
-        ("[320,640,1280,1280]", Some(768), Some(4)) => "Stable Diffusion 1.x".into(),
-        ("[320,640,1280,1280]", Some(768), Some(9)) => {
-            "Stable Diffusion 1.x for inpainting, which is not supported".into()
-        }
-        ("[320,640,1280,1280]", Some(1024), _) => "Stable Diffusion 2.x, which is not supported".into(),
-        _ => format!("models of widths {widths}, text {context}, {inputs} latent channels"),
+        (_, Some(1024), _) => ("Stable Diffusion 2.x, which is not supported".into(), true),
+        (_, _, Some(9)) => ("inpainting with Stable Diffusion 1.x, which is not supported".into(), true),
+        ("[320,640,1280,1280]", Some(768), Some(4)) => ("Stable Diffusion 1.x".into(), false),
+        _ => (format!("models of widths {widths}, text {context}, {inputs} latent channels"), false),
     }
 }
 
@@ -217,12 +221,8 @@ fn level_fit(tensors: &NamedTensors) -> String {
 
 /// Which base low-rank pairs fit; what does not fit a base that most do is told.
 pub fn fits_low_rank(lora: &LoraFile, misshapen: &mut Vec<String>) -> Option<String> {
-    let placed = |outline: Outline| -> NamedTensors {
-        let zero = |shape: Vec<i64>| tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)).expand(shape, false);
-        outline.into_iter().map(|(name, shape)| (name, zero(shape))).collect()
-    };
-    let unet = placed(of_unet(&unet::Config::default(), Some(&motion::Config::v2())));
-    let text = placed(outline(|params| TextEncoder::new(params, &crate::model::clip::Config::default())));
+    let unet = as_tensors(of_unet(&unet::Config::default(), Some(&motion::Config::v2())));
+    let text = as_tensors(outline(|params| TextEncoder::new(params, &clip::Config::default())));
     let check = |part: &Lora, of: &NamedTensors| part.check_fit(of);
     match (check(&lora.unet, &unet), check(&lora.text_encoder, &text)) {
         (Ok(()), Ok(())) => Some("Stable Diffusion 1.x".into()),
@@ -232,4 +232,11 @@ pub fn fits_low_rank(lora: &LoraFile, misshapen: &mut Vec<String>) -> Option<Str
         }
         _ => Some("models of other sizes than Stable Diffusion 1.x".into()),
     }
+}
+
+/// Holds the tensors of a UNet against a configuration that it comes with.
+pub fn compare_unet(config: &unet::Config, tensors: &NamedTensors) -> Found {
+    let mut found = Found::default();
+    found.hold(tensors, &of_unet(config, None), "unet.");
+    found
 }
