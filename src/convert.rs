@@ -241,13 +241,7 @@ impl Order {
     /// Fills a folder beside the output and puts it in place when it is whole.
     fn write_folder(&self, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.make_parent()?;
-        let staging = files::staging_path(&self.output)?;
-        let made = fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()));
-        let written = made.and_then(|()| fill(&staging)).and_then(|()| files::commit_dir(&staging, &self.output));
-        if written.is_err() {
-            let _ = fs::remove_dir_all(&staging);
-        }
-        written
+        files::write_dir(&self.output, fill)
     }
 }
 

@@ -49,6 +49,25 @@ pub fn commit_dir(staging: &Path, target: &Path) -> Result<()> {
     }
 }
 
+/// Makes the folder `target` through `fill`, which gets a staging folder beside it: it appears whole or not at all, and
+/// what was at `target` before is untouched until then.
+///
+/// # Errors
+/// Those of `fill`, and of [`commit_dir`]; the staging folder is then gone.
+pub fn write_dir<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let staging = staging_path(target)?;
+    let made = fs::create_dir_all(&staging).map_err(|e| failed(&staging, "create the folder", e));
+    let written = made.and_then(|()| {
+        let value = fill(&staging)?;
+        commit_dir(&staging, target)?;
+        Ok(value)
+    });
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&staging);
+    }
+    written
+}
+
 /// Creates `dir` with its parents, and proves with a probe file that this process can write there.
 ///
 /// # Errors

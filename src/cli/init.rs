@@ -73,20 +73,11 @@ enum Preset {
 pub fn run(args: &Args) -> Result<()> {
     check_room(&args.out, args.overwrite)?;
     let kind = args.dtype.kind(tch::Device::Cpu);
-    let staging = files::staging_path(&args.out)?;
     if let Some(parent) = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         files::check_writable(parent).map_err(as_usage)?;
     }
     tch::manual_seed(args.seed);
-    let written = write(&staging, args.preset, kind);
-    let parameters = match written {
-        Ok(parameters) => parameters,
-        Err(error) => {
-            let _ = fs::remove_dir_all(&staging);
-            return Err(error);
-        }
-    };
-    files::commit_dir(&staging, &args.out)?;
+    let parameters = files::write_dir(&args.out, |staging| write(staging, args.preset, kind))?;
     println!(
         "{}: a base model with {:.1} million RANDOM parameters. It has learned nothing and makes noise: it is for tests, \
          benchmarks and trying the commands.",

@@ -43,12 +43,8 @@ pub fn save(dir: &Path, checkpoint: &Checkpoint, keep_last: Option<usize>) -> Re
     fs::create_dir_all(dir).map_err(|e| files::failed(dir, "create the folder", e))?;
     files::remove_staging(dir)?;
     let target = dir.join(folder_name(checkpoint.step)?);
-    let staging = files::staging_path(&target)?;
-    let written = stage(&staging, checkpoint).and_then(|()| files::commit_dir(&staging, &target));
-    if let Err(error) = written {
-        let _ = fs::remove_dir_all(&staging);
-        return Err(error.context(format!("the checkpoint of step {} was not saved", checkpoint.step)));
-    }
+    files::write_dir(&target, |staging| stage(staging, checkpoint))
+        .with_context(|| format!("the checkpoint of step {} was not saved", checkpoint.step))?;
     if let Some(keep) = keep_last {
         rotate(dir, checkpoint.step, keep.max(1))?;
     }
@@ -146,7 +142,6 @@ fn verify(path: &Path) -> Result<Manifest> {
 }
 
 fn stage(staging: &Path, checkpoint: &Checkpoint) -> Result<()> {
-    fs::create_dir(staging).map_err(|e| files::failed(staging, "create the folder", e))?;
     let mut listed = BTreeMap::new();
     for (stem, tensors) in &checkpoint.tensors {
         let name = format!("{stem}.safetensors");

@@ -139,14 +139,10 @@ fn write_base(
     process: Option<diffusion::Process>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let staging = files::staging_path(dir)?;
-    let written = stage_base(&staging, base, trained, metadata)
-        .and_then(|()| process.map_or(Ok(()), |process| write_process(&staging.join(SCHEDULER), process)))
-        .and_then(|()| files::commit_dir(&staging, dir));
-    if written.is_err() {
-        let _ = fs::remove_dir_all(&staging);
-    }
-    written
+    files::write_dir(dir, |staging| {
+        stage_base(staging, base, trained, metadata)?;
+        process.map_or(Ok(()), |process| write_process(&staging.join(SCHEDULER), process))
+    })
 }
 
 /// The parts of a base that can be trained: prefix of their names, folder, file of the weights.
