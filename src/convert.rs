@@ -84,16 +84,16 @@ pub fn convert(order: &Order) -> Result<Outcome> {
     order.check_output()?;
     let local = hub::local(&order.input).map_err(WeightsError::from)?;
     if local.join("unet/config.json").is_file() {
-        order.check_options(Content::Checkpoint)?;
+        order.check_options(Some(Content::Checkpoint), "a base's folder, whose names are known", true)?;
         return image::convert(order, image::Source::Base);
     }
-    if order.to == Some(To::Safetensors) && order.merge.is_empty() && !order.ema {
-        order.check_options(Content::Embedding)?;
+    if order.to == Some(To::Safetensors) && order.merge.is_empty() && !order.ema && !order.drop_unknown {
+        order.check_options(None, "a file whose names stay", false)?;
         return plain::convert(order);
     }
     let mut file = Identified::read(&local)?;
     let content = file.format.content;
-    order.check_options(content)?;
+    order.check_options(Some(content), content.name(), false)?;
     let dropped = order.drop_unknown.then(|| file.drop_unknown());
     let mut outcome = match content {
         Content::Checkpoint => image::convert(order, image::Source::Checkpoint(file)),
@@ -164,16 +164,19 @@ impl Order {
     }
 
     /// Whether every option means something for what IN is.
-    fn check_options(&self, content: Content) -> Result<()> {
+    fn check_options(&self, content: Option<Content>, what: &str, all_known: bool) -> Result<()> {
         use Content::{Checkpoint, LowRank, MotionModule};
+        let within = |contents: &[Content]| content.is_some_and(|content| contents.contains(&content));
         let given = [
-            ("--rank", self.rank.is_some(), &[LowRank][..], "low-rank files"),
-            ("--ema", self.ema, &[Checkpoint], "whole checkpoints"),
-            ("--base", self.base.is_some(), &[Checkpoint, MotionModule], "checkpoints and motion modules"),
+            ("--rank", self.rank.is_some() && !within(&[LowRank])),
+            ("--ema", self.ema && !within(&[Checkpoint])),
+            ("--base", self.base.is_some() && !within(&[Checkpoint, MotionModule])),
+            ("--drop-unknown", self.drop_unknown && all_known),
         ];
-        match given.into_iter().find(|(_, given, contents, _)| *given && !contents.contains(&content)) {
-            Some((flag, _, _, what)) => {
-                Err(refused(format!("{flag} is about {what}, and is not for this conversion; leave it out")))
+        match given.into_iter().find(|(_, idle)| *idle) {
+            Some((flag, _)) => {
+                let file = self.input.display();
+                Err(refused(format!("{file}: {flag} does nothing to {what}; leave it out")))
             }
             None => Ok(()),
         }

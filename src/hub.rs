@@ -21,6 +21,7 @@ pub use name::Name;
 pub use progress::{Progress, on_progress};
 pub use select::Unclear;
 pub use settings::Settings;
+pub use verify::hexadecimal;
 
 use cache::RepoCache;
 use client::Client;

@@ -180,7 +180,9 @@ impl Report {
     fn tell(&mut self, file: Identified, path: &Path, facts: &mut Facts) {
         self.kind = file.name().into();
         self.dialect = Some(file.format.dialect.to_string());
-        self.unknown = unknown(&file);
+        let unknown = file.unknown();
+        let known = known_names(&file, &unknown);
+        let table = file.format.table.clone();
         for part in &file.wrapped {
             self.notes.push(format!("its names are wrapped in `{part}`"));
         }
@@ -188,9 +190,9 @@ impl Report {
         if content == Content::MotionModule {
             self.tell_motion(&file, path, facts);
         }
-        self.usage = usage(&file).map(|flag| format!("sample {flag} {}", self.file));
+        self.usage = file.flag().map(|flag| format!("sample {flag} {}", self.file));
         let metadata = file.metadata.clone();
-        if content == Content::LowRank && self.unknown.is_empty() {
+        if content == Content::LowRank && unknown.is_empty() {
             self.tell_low_rank(file, path, facts);
         } else if content == Content::Embedding {
             if let Err(error) = Embedding::read(path) {
@@ -203,6 +205,9 @@ impl Report {
             (self.missing, self.misshapen, self.fits) = (found.missing, found.misshapen, found.fits);
             self.notes.extend(found.notes);
         }
+        // What is missing is likely what a name was meant to be.
+        let missing: Vec<String> = self.missing.iter().filter_map(|name| table.export_name(name)).collect();
+        self.unknown = with_nearest(unknown, missing, known);
     }
 
     fn tell_motion(&mut self, file: &Identified, path: &Path, facts: &mut Facts) {
@@ -287,37 +292,26 @@ const LONGEST: usize = 256;
 /// Names that people read.
 const SHOWN: usize = 20;
 
-fn unknown(file: &Identified) -> Vec<Unknown> {
-    let unknown = file.unknown();
-    let names: HashSet<&str> = unknown.iter().map(String::as_str).collect();
-    let known = file.tensors.names().filter(|name| name.len() <= LONGEST && !names.contains(name));
-    let known: Vec<&str> = known.take(2000).collect();
-    let nearest = |name: &str| {
-        let by_likeness = known.iter().map(|known| (strsim::normalized_levenshtein(name, known), *known));
-        let likest = by_likeness.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (likest.0 > 0.6).then(|| likest.1.to_owned())
-    };
-    let shown = |(index, name): (usize, &String)| Unknown {
-        name: name.clone(),
-        nearest: (index < SHOWN && name.len() <= LONGEST).then(|| nearest(name)).flatten(),
-    };
-    unknown.iter().enumerate().map(shown).collect()
+/// Names of the file that its format knows, as many as are worth comparing with.
+fn known_names(file: &Identified, unknown: &[String]) -> Vec<String> {
+    let unknown: HashSet<&str> = unknown.iter().map(String::as_str).collect();
+    let known = file.tensors.names().filter(|name| name.len() <= LONGEST && !unknown.contains(name));
+    known.take(2000).map(String::from).collect()
 }
 
-fn usage(file: &Identified) -> Option<&'static str> {
-    use crate::weights::LowRankUse;
-    Some(match file.format.content {
-        Content::Checkpoint | Content::UNet => "--dreambooth",
-        Content::Vae => "--vae",
-        Content::MotionModule => "--motion",
-        Content::Embedding => "--embedding",
-        Content::LowRank => match file.low_rank_use() {
-            Some(LowRankUse::MotionLora) => "--motion-lora",
-            Some(LowRankUse::Adapter) => "--adapter",
-            _ => "--lora",
-        },
-        Content::TextEncoder | Content::ControlNet | Content::SparseCtrl => return None,
-    })
+/// The unknown names, the first of them with the nearest of `missing`, or else of `known`.
+fn with_nearest(unknown: Vec<String>, missing: Vec<String>, known: Vec<String>) -> Vec<Unknown> {
+    let likest = |name: &str, among: &[String]| {
+        let by_likeness = among.iter().map(|other| (strsim::normalized_levenshtein(name, other), other));
+        let (likeness, other) = by_likeness.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (likeness > 0.6).then(|| other.clone())
+    };
+    let shown = |(index, name): (usize, String)| {
+        let compared = index < SHOWN && name.len() <= LONGEST;
+        let nearest = compared.then(|| likest(&name, &missing).or_else(|| likest(&name, &known))).flatten();
+        Unknown { name, nearest }
+    };
+    unknown.into_iter().enumerate().map(shown).collect()
 }
 
 /// Modules of this architecture that are sampled in another way, which their weights do not show.

@@ -234,15 +234,19 @@ pub fn convert_part(order: &Order, file: Identified, path: &Path) -> Result<Outc
     let dialect = order.dialect(content.name(), own, &[Dialect::Diffusers, Dialect::Ldm])?;
     let mut tensors = file.import(content)?;
     order.check_whole(&expected::compare(content, &tensors, &before))?;
+    let mut notes = Vec::new();
     for (lora, scale) in order.merges()? {
-        match content {
-            Content::UNet => lora.unet.merge_into(&mut tensors, scale)?,
-            Content::TextEncoder => lora.text_encoder.merge_into(&mut tensors, scale)?,
-            _ => order.must_not_merge("a VAE")?,
+        let (own, other, rest) = match content {
+            Content::UNet => (&lora.unet, &lora.text_encoder, "text encoder"),
+            Content::TextEncoder => (&lora.text_encoder, &lora.unet, "UNet"),
+            _ => return order.must_not_merge("a VAE").map(|()| Outcome::default()),
+        };
+        own.merge_into(&mut tensors, scale)?;
+        if !other.is_empty() {
+            notes.push(format!("{}: its {} layers of the {rest} were left out", other.origin(), other.len()));
         }
     }
     let given = given_config(path);
-    let mut notes = Vec::new();
     if given.is_none() && !order.to_file() {
         notes.push("heads and groups of norms are no part of weights: config.json has Stable Diffusion 1.x's".into());
     }

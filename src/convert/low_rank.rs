@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tch::{Kind, Tensor};
 
-use super::{Order, Outcome, To, carried, refused};
+use super::{Order, Outcome, carried, refused};
 use crate::weights::{
     Content, Dialect, Identified, Lora, LoraFile, LowRankUse, NamedTensors,
     formats::{self, Topology, noun},
@@ -19,11 +19,6 @@ const CHOICES: [Dialect; 4] = [Dialect::Official, Dialect::Diffusers, Dialect::K
 pub fn convert(order: &Order, file: Identified, path: &Path) -> Result<Outcome> {
     let topology = file.topology.clone();
     let dialect = order.dialect("a low-rank file", file.format.dialect, &CHOICES)?;
-    if order.to == Some(To::Safetensors) {
-        return Err(refused(
-            "--to safetensors keeps a file as it is, so nothing can be merged into it; choose other names",
-        ));
-    }
     let kind = order.kind.or_else(|| widest(&file.tensors));
     let first = LoraFile::of(file, path)?;
     let others = order.merges()?;

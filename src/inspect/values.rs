@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tch::Kind;
 
 use crate::{
+    hub::hexadecimal,
     native::MappedFile,
     weights::{NamedTensors, finite::all_finite},
 };
@@ -61,6 +62,5 @@ pub fn stored_hash(path: &Path) -> Option<String> {
     }
     let file = MappedFile::open(path).ok()?;
     let header = usize::try_from(u64::from_le_bytes(*file.first_chunk::<8>()?)).ok()?;
-    let hash = Sha256::digest(file.get(8usize.checked_add(header)?..)?);
-    Some(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hexadecimal(&Sha256::digest(file.get(8usize.checked_add(header)?..)?)))
 }

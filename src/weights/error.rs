@@ -119,14 +119,16 @@ pub enum WeightsError {
         count: usize,
     },
     /// Values that a narrower type has no room for.
-    #[error("`{name}` has values that {kind} has no room for; choose --dtype {other}")]
+    #[error("{origin}: `{name}` has values that {kind} has no room for; {step}")]
     Overflow {
+        /// Where the tensor comes from.
+        origin: String,
         /// Tensor.
         name: String,
         /// Type.
         kind: &'static str,
-        /// Types that have.
-        other: &'static str,
+        /// What to do.
+        step: &'static str,
     },
     /// Keys that no format has.
     #[error(
@@ -151,7 +153,7 @@ pub enum WeightsError {
         /// What was asked for.
         wanted: &'static str,
         /// Where it belongs.
-        step: &'static str,
+        step: String,
     },
     /// Names of ours that a format cannot hold.
     #[error(

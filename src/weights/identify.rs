@@ -107,20 +107,28 @@ impl Identified {
         self.low_rank_use().map_or(self.format.content.name(), LowRankUse::name)
     }
 
-    /// Which flag takes it.
-    fn step(&self) -> &'static str {
-        match self.format.content {
-            Content::Checkpoint | Content::UNet => "; give it with --base or --dreambooth",
-            Content::Vae => "; give it with --vae",
-            Content::TextEncoder => "; it is read as a part of its base",
-            Content::MotionModule => "; give it with --motion",
+    /// Which flag of `sample` takes it, if one does.
+    pub fn flag(&self) -> Option<&'static str> {
+        Some(match self.format.content {
+            Content::Checkpoint | Content::UNet => "--dreambooth",
+            Content::Vae => "--vae",
+            Content::MotionModule => "--motion",
             Content::LowRank => match self.low_rank_use() {
-                Some(LowRankUse::MotionLora) => "; give it with --motion-lora",
-                Some(LowRankUse::Adapter) => "; give it with --adapter",
-                _ => "; give it with --lora",
+                Some(LowRankUse::MotionLora) => "--motion-lora",
+                Some(LowRankUse::Adapter) => "--adapter",
+                _ => "--lora",
             },
-            Content::Embedding => "; give it with --embedding",
-            Content::ControlNet | Content::SparseCtrl => "; it can be inspected and converted, and not be run yet",
+            Content::Embedding => "--embedding",
+            Content::TextEncoder | Content::ControlNet | Content::SparseCtrl => return None,
+        })
+    }
+
+    /// Where it belongs, for the end of a message.
+    fn step(&self) -> String {
+        match (self.flag(), self.format.content) {
+            (Some(flag), _) => format!("; give it with {flag}"),
+            (None, Content::TextEncoder) => "; it is read as a part of its base".into(),
+            (None, _) => "; it can be inspected and converted, and not be run yet".into(),
         }
     }
 

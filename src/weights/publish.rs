@@ -20,7 +20,7 @@ use super::{
     named::NamedTensors,
     write::{Shaped, encode, header},
 };
-use crate::files;
+use crate::{files, hub::hexadecimal, nn::Source};
 
 /// The metadata key of the SHA-256 of all tensors' bytes.
 pub const HASH_KEY: &str = "modelspec.hash_sha256";
@@ -55,19 +55,16 @@ pub fn write_named(
         let mut hash = Sha256::new();
         let mut buffer = Vec::new();
         for entry in &entries {
-            let tensor = crate::nn::Source::take(&mut tensors, &entry.name).expect("it is listed");
+            let origin = tensors.origin_of(&entry.name);
+            let tensor = tensors.take(&entry.name).expect("it is listed");
             let cast = tensor.to_kind(entry.kind);
-            check_range(&entry.name, &tensor, &cast)?;
+            check_range(&entry.name, origin, &tensor, &cast)?;
             encode(&cast, entry, &mut buffer)?;
             hash.update(&buffer);
             out.write_all(&buffer)?;
         }
-        fill_in(out, &head, &blank, &format!("0x{}", hex(&hash.finalize())))
+        fill_in(out, &head, &blank, &format!("0x{}", hexadecimal(&hash.finalize())))
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Puts the hash where the header has a blank of the same length.
@@ -86,17 +83,22 @@ fn is_float(kind: Kind) -> bool {
 }
 
 /// Values that a narrower kind has no room for become infinite: better no file than that one.
-fn check_range(name: &str, tensor: &Tensor, cast: &Tensor) -> Result<(), WeightsError> {
+fn check_range(name: &str, origin: Option<String>, tensor: &Tensor, cast: &Tensor) -> Result<(), WeightsError> {
     let infinite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 0;
     if tensor.kind() == cast.kind() || !is_float(cast.kind()) || !infinite(cast) || infinite(tensor) {
         return Ok(());
     }
-    let (kind, other) = match cast.kind() {
-        Kind::Half => ("float16", "bf16 or fp32"),
-        Kind::BFloat16 => ("bfloat16", "fp32"),
-        _ => ("float32", "none: keep float64 by leaving it out"),
+    let (kind, step) = match cast.kind() {
+        Kind::Half => ("float16", "choose --dtype bf16 or fp32"),
+        Kind::BFloat16 => ("bfloat16", "choose --dtype fp32"),
+        _ => ("float32", "leave --dtype out"),
     };
-    Err(WeightsError::Overflow { name: name.to_owned(), kind, other })
+    Err(WeightsError::Overflow {
+        origin: origin.unwrap_or_else(|| "tensors".into()),
+        name: name.to_owned(),
+        kind,
+        step,
+    })
 }
 
 /// What a file is, for its metadata.

@@ -80,22 +80,4 @@ impl Lora {
         let error = if whole > 0.0 { (lost / whole).sqrt() } else { 0.0 };
         Ok((nearest, error))
     }
-
-    /// The same with the scales that `scale` gives for a path and a rank, where it gives one.
-    pub(super) fn rescaled(mut self, scale: impl Fn(&str, i64) -> Option<f64>) -> Lora {
-        for (path, delta) in &mut self.deltas {
-            if let Some(scale) = delta.rank().and_then(|rank| scale(path, rank)) {
-                *delta = Rc::new(delta.scaled(scale / delta.scale()));
-            }
-        }
-        self
-    }
-
-    /// The same at a scale of 1: alpha left out.
-    pub fn without_scale(mut self) -> Lora {
-        for delta in self.deltas.values_mut() {
-            *delta = Rc::new(delta.scaled(1.0 / delta.scale()));
-        }
-        self
-    }
 }

@@ -217,9 +217,12 @@ fn conversions_that_are_refused() {
     );
     convert("$W/lycoris.safetensors x.safetensors --to diffusers", &["is a Lo", "which is no pair of factors"]);
     convert("$V2 x.safetensors --merge $ADAPTER", &["this is a domain adapter, and a MotionLoRA is expected"]);
-    convert("$V2 x.safetensors --rank 3", &["--rank is about low-rank files"]);
+    convert("$V2 x.safetensors --rank 3", &["--rank does nothing to a motion module"]);
     convert("$GOLD x.safetensors --to safetensors", &["choose --to ldm or --to diffusers"]);
-    convert("$GOLD x --ema", &["--ema is about"]);
+    convert("$GOLD x --ema", &["--ema is about checkpoints in one file"]);
+    convert("$GOLD x --drop-unknown", &["--drop-unknown does nothing to a base's folder"]);
+    convert("$LORA x.safetensors --to safetensors --rank 2", &["--rank does nothing to a file whose names stay"]);
+    convert("$ADAPTER x.safetensors --base $GOLD", &["--base does nothing to a LoRA"]);
     convert("absent.safetensors x.safetensors --to official", &["absent.safetensors: cannot be opened"]);
     desk.ok("animatediff convert $V2 x.safetensors --dtype fp16");
     convert("$V2 x.safetensors", &["x.safetensors: exists already", "--overwrite"]);
@@ -262,6 +265,26 @@ fn averaged_weights() {
         "animatediff convert plain.safetensors none.safetensors --ema",
         &["--ema: the file has no averaged weights of `model.diffusion_model."],
     );
+}
+
+#[test]
+fn unknown_keys_can_be_dropped_and_are_listed() {
+    let bench = Bench::new();
+    bench.ok("animatediff convert $GOLD whole.safetensors --to ldm");
+    let mut tensors = tensors_of(&bench.desk.path("whole.safetensors"));
+    tensors.insert("v_pred".into(), Tensor::from(1f32));
+    write(&bench.desk.path("more.safetensors"), tensors);
+    bench.desk.refused(
+        "animatediff sample --base more.safetensors --prompt x -o x.png",
+        &["1 of 966 keys are unknown", "`v_pred`"],
+    );
+    let mend = report(&bench, "more.safetensors")["mend"].as_str().unwrap().to_owned();
+    assert_eq!(mend, "animatediff convert more.safetensors OUT.safetensors --drop-unknown");
+    let done = bench.desk.run(&mend);
+    assert!(done.stderr.contains("1 unknown tensors were left out: v_pred"), "{}", done.stderr);
+    bench.compare("ldm", "--base $GOLD --dreambooth OUT.safetensors");
+    let done = bench.desk.run("animatediff convert $GOLD/unet u --merge $GOLD/../weights/kohya.safetensors");
+    assert!(done.stderr.contains("layers of the text encoder were left out"), "{}", done.stderr);
 }
 
 /// What a personalised model lacks comes from the base, and that is said.
@@ -337,7 +360,7 @@ fn inspecting_tells_what_is_wrong() {
     write(&bench.desk.path("lacking.safetensors"), lacking);
     let found = report(&bench, "lacking.safetensors");
     assert_eq!(found["unknown"][0]["name"], name.replace("proj_in", "proj_inn"));
-    assert!(found["unknown"][0]["nearest"].is_string(), "{found:#}");
+    assert_eq!(found["unknown"][0]["nearest"], name.as_str(), "what it was meant to be");
     assert_eq!(found["missing"][0], "down_blocks.0.motion_modules.0.proj_in.weight");
     assert!(found["usage"].is_null(), "it loads nowhere: {found:#}");
 

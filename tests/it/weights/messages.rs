@@ -145,7 +145,7 @@ fn files_of_another_kind() {
     let adapter = ("a domain adapter", "give it with --adapter");
     let motion_lora = ("a MotionLoRA", "give it with --motion-lora");
     let module = ("a motion module", "give it with --motion");
-    let image = ("an image UNet", "give it with --base or --dreambooth");
+    let image = ("an image UNet", "give it with --dreambooth");
     let unet = "base/unet/diffusion_pytorch_model";
     let cases = [
         ("adapter", MOTION_LORA, adapter),
