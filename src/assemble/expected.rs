@@ -6,10 +6,13 @@ use super::{ARCHITECTURE_KEY, as_tensors, infer, outline, released};
 use crate::{
     model::{
         clip::{self, TextEncoder},
-        unet::{self, UNet, motion},
+        unet::{
+            self, UNet,
+            motion::{self, AttentionType},
+        },
         vae::Vae,
     },
-    weights::{Content, Lora, LoraFile, NamedTensors, WeightsError},
+    weights::{Content, Lora, LoraFile, NamedTensors, WeightsError, formats::Topology},
 };
 
 /// Names and shapes.
@@ -24,7 +27,7 @@ pub struct Found {
     pub misshapen: Vec<String>,
     /// The base that it fits, in words.
     pub fits: Option<String>,
-    /// Whether that base is of a family that is used here.
+    /// Whether that base is of a family that is not used here.
     pub foreign: bool,
     /// What else a user should know.
     pub notes: Vec<String>,
@@ -35,7 +38,7 @@ impl Found {
     pub fn problem(&self) -> Option<String> {
         let first =
             |what: &str, names: &[String]| names.first().map(|name| format!("{} {what}, first {name}", names.len()));
-        let parts: Vec<String> = first("tensors of another shape", &self.misshapen)
+        let parts: Vec<String> = first("tensors do not fit the others", &self.misshapen)
             .into_iter()
             .chain(first("tensors are missing", &self.missing))
             .collect();
@@ -98,6 +101,10 @@ impl Found {
                 Some(_) => {}
             }
         }
+        // A network is told by some of its tensors: where one of those is missing, others have no place.
+        let lost = tensors.names().filter(|name| !wanted.contains_key(*name));
+        self.misshapen
+            .extend(lost.map(|name| format!("{prefix}{name} has no place in the network that the others make")));
     }
 }
 
@@ -146,7 +153,12 @@ fn host(tensors: &NamedTensors) -> unet::Config {
 fn motion_module(tensors: &NamedTensors, metadata: &BTreeMap<String, String>) -> Outline {
     let told = metadata.get(ARCHITECTURE_KEY).and_then(|json| serde_json::from_str(json).ok());
     let mid = tensors.names().any(|name| name.starts_with("mid_block."));
-    let config: motion::Config = told.unwrap_or_else(|| released(mid, None));
+    let config: motion::Config = told.unwrap_or_else(|| {
+        let mut config = released(mid, None);
+        let attentions = Topology::of(tensors.names().collect::<Vec<_>>().into_iter()).attentions;
+        config.motion_module_kwargs.attention_block_types = vec![AttentionType::SelfAttention; attentions];
+        config
+    });
     let mut outline = of_unet(&host(tensors), Some(&config));
     outline.retain(|name, _| name.contains("motion_modules."));
     outline

@@ -52,11 +52,15 @@ impl Parts {
 pub fn convert(order: &Order, source: Source) -> Result<Outcome> {
     let own = if matches!(source, Source::Base) { Dialect::Diffusers } else { Dialect::Ldm };
     if order.to == Some(To::Safetensors) && matches!(source, Source::Base) {
-        return Err(refused("IN is a folder of several files: choose --to ldm or --to diffusers"));
+        let folder = order.input.display();
+        return Err(refused(format!("{folder}: a folder of several files: choose --to ldm or --to diffusers")));
     }
     let dialect = order.dialect("a base model", own, &[Dialect::Diffusers, Dialect::Ldm])?;
     if order.ema && matches!(source, Source::Base) {
-        return Err(refused("--ema is about checkpoints in one file, which keep averaged weights beside the others"));
+        let folder = order.input.display();
+        let what =
+            "--ema is about checkpoints in one file, which keep averaged weights beside the others; leave it out";
+        return Err(refused(format!("{folder}: {what}")));
     }
     let mut notes = Vec::new();
     let metadata = match &source {
@@ -149,7 +153,9 @@ fn averaged(file: &mut Identified) -> Result<NamedTensors> {
         let ours = file.format.table.import_name(&name).flatten();
         let Some(ours) = ours.as_deref().and_then(|name| name.strip_prefix(UNET.1)) else { continue };
         if !file.tensors.contains(&averaged) {
-            return Err(refused(format!("--ema: the file has no averaged weights of `{name}`; leave --ema out")));
+            let path = file.tensors.origin().unwrap_or(Path::new("IN")).display();
+            let message = format!("{path}: --ema: the file has no averaged weights of `{name}`; leave --ema out");
+            return Err(refused(message));
         }
         file.tensors.hand_over(&averaged, ours, &mut unet);
     }
@@ -235,11 +241,13 @@ pub fn convert_part(order: &Order, file: Identified, path: &Path) -> Result<Outc
     let mut tensors = file.import(content)?;
     order.check_whole(&expected::compare(content, &tensors, &before))?;
     let mut notes = Vec::new();
+    if content == Content::Vae {
+        order.must_not_merge("a VAE")?;
+    }
     for (lora, scale) in order.merges()? {
         let (own, other, rest) = match content {
-            Content::UNet => (&lora.unet, &lora.text_encoder, "text encoder"),
             Content::TextEncoder => (&lora.text_encoder, &lora.unet, "UNet"),
-            _ => return order.must_not_merge("a VAE").map(|()| Outcome::default()),
+            _ => (&lora.unet, &lora.text_encoder, "text encoder"),
         };
         own.merge_into(&mut tensors, scale)?;
         if !other.is_empty() {

@@ -312,6 +312,37 @@ fn parts_that_a_checkpoint_lacks() {
     bench.desk.refused(&format!("{line} --base $GOLD --vae $V2"), &["this is a motion module, and a VAE is expected"]);
 }
 
+/// Whichever tensor is missing, a file is not whole: also one that the sizes are told by.
+#[test]
+fn no_tensor_can_be_missed() {
+    let desk = Desk::new();
+    let files = [
+        "motion_v2.safetensors",
+        "base/unet/diffusion_pytorch_model.safetensors",
+        "base/vae/diffusion_pytorch_model.safetensors",
+        "base/text_encoder/model.safetensors",
+    ];
+    let path = desk.path("short.safetensors");
+    for file in files {
+        let whole = tensors_of(&crate::support::golden_path(file));
+        let told_by = |name: &&String| {
+            ["norm.weight", "conv2.weight", "fc1.weight", "embedding.weight"].iter().any(|end| name.ends_with(end))
+        };
+        let some = whole
+            .keys()
+            .filter(|name| !name.ends_with(".pe"))
+            .step_by(37)
+            .chain(whole.keys().filter(told_by).step_by(3));
+        for left_out in some {
+            let others = whole.iter().filter(|(name, _)| *name != left_out);
+            write(&path, others.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
+            let found = animatediff::inspect::inspect(&path).unwrap().remove(0);
+            assert!(!found.missing.is_empty() || !found.misshapen.is_empty(), "{file} without {left_out}");
+            assert!(found.usage.is_none(), "{file} without {left_out}");
+        }
+    }
+}
+
 /// The fields of `inspect --json`.
 fn report(bench: &Bench, file: &str) -> Value {
     serde_json::from_str(&bench.ok(&format!("animatediff inspect {file} --json"))).unwrap()
@@ -412,4 +443,100 @@ fn what_a_file_says_of_itself_is_carried_along() {
     let hash = <sha2::Sha256 as sha2::Digest>::digest(&bytes[start..]);
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(carried["modelspec.hash_sha256"], format!("0x{hash}"));
+}
+
+/// Strided views, shared storages, every type, and what trainers wrap weights in, out of pickles.
+#[test]
+fn pickles_become_safetensors() {
+    let bench = Bench::new();
+    for name in ["views", "module4", "parameters"] {
+        bench.ok(&format!("animatediff convert $GOLD/../pickle/{name}.pt {name}.safetensors --to safetensors"));
+        let want = tensors_of(&crate::support::golden_path(&format!("pickle/{name}.safetensors")));
+        let got = tensors_of(&bench.desk.path(&format!("{name}.safetensors")));
+        assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "{name}");
+        for (key, want) in want {
+            assert_eq!((got[&key].kind(), got[&key].size()), (want.kind(), want.size()), "{name}: {key}");
+            let numbers = |tensor: &Tensor| tensor.to_kind(tch::Kind::Double);
+            assert_eq!(numbers(&got[&key]), numbers(&want), "{name}: {key}");
+        }
+    }
+    let line = "animatediff convert $GOLD/../pickle/dtypes.pt x.safetensors --to safetensors";
+    bench.desk.refused(line, &["dtypes.pt: `uint16` has type U16; this type is not read"]);
+    let done = bench.desk.run("animatediff convert $GOLD/../pickle/lightning.pt l.safetensors --to safetensors");
+    assert!(done.stderr.contains("names lost the prefix `state_dict.`"), "{}", done.stderr);
+    assert!(done.stderr.contains("tensors beside the weights were left out"), "{}", done.stderr);
+    assert!(tensors_of(&bench.desk.path("l.safetensors")).keys().all(|name| !name.starts_with("state_dict.")));
+}
+
+/// The tensors of a small ControlNet in diffusers' names: the golden UNet's way down, and layers of its own.
+fn controlnet(condition: &[(&str, [i64; 4])]) -> std::collections::BTreeMap<String, Tensor> {
+    let unet = tensors_of(&crate::support::golden_path("base/unet/diffusion_pytorch_model.safetensors"));
+    let down = |name: &String| !["up_blocks.", "conv_out.", "conv_norm_out."].iter().any(|part| name.starts_with(part));
+    let mut tensors: std::collections::BTreeMap<String, Tensor> =
+        unet.into_iter().filter(|(name, _)| down(name)).collect();
+    let mut layer = |name: String, shape: [i64; 4]| {
+        let weight = Tensor::arange(shape.iter().product::<i64>(), (tch::Kind::Float, tch::Device::Cpu)).sin();
+        tensors.insert(format!("{name}.bias"), weight.narrow(0, 0, shape[0]).contiguous());
+        tensors.insert(format!("{name}.weight"), weight.view(shape));
+    };
+    for (index, width) in [16, 16, 16, 16, 32, 32, 32, 32, 32, 32, 32, 32].into_iter().enumerate() {
+        layer(format!("controlnet_down_blocks.{index}"), [width, width, 1, 1]);
+    }
+    layer("controlnet_mid_block".into(), [32, 32, 1, 1]);
+    for (name, shape) in condition {
+        layer(format!("controlnet_cond_embedding{name}"), *shape);
+    }
+    tensors
+}
+
+/// Converts there and back; every tensor comes back as it was.
+fn there_and_back(bench: &Bench, first: &str, there: &str, back: &str) {
+    bench.ok(&format!("animatediff convert {first} there.safetensors --to {there} --overwrite"));
+    bench.ok(&format!("animatediff convert there.safetensors back.safetensors --to {back} --overwrite"));
+    let [before, between, after] =
+        [first, "there.safetensors", "back.safetensors"].map(|name| tensors_of(&bench.desk.path(name)));
+    assert!(before.keys().ne(between.keys()), "the names are others");
+    for (name, tensor) in &before {
+        assert_eq!(&after[name], tensor, "{name}");
+    }
+    assert!(after.keys().all(|name| before.contains_key(name) || name.ends_with(".pe")), "{:?}", after.keys());
+}
+
+#[test]
+fn controlnets_and_sparse_encoders_go_both_ways() {
+    let bench = Bench::new();
+    let hint = [
+        (".conv_in", [16, 3, 3, 3]),
+        (".blocks.0", [16, 16, 3, 3]),
+        (".blocks.1", [32, 16, 3, 3]),
+        (".blocks.2", [32, 32, 3, 3]),
+        (".blocks.3", [96, 32, 3, 3]),
+        (".blocks.4", [96, 96, 3, 3]),
+        (".blocks.5", [256, 96, 3, 3]),
+        (".conv_out", [16, 256, 3, 3]),
+    ];
+    write(&bench.desk.path("controlnet.safetensors"), controlnet(&hint));
+    there_and_back(&bench, "controlnet.safetensors", "ldm", "diffusers");
+    assert!(tensors_of(&bench.desk.path("there.safetensors")).keys().all(|name| name.starts_with("control_model.")));
+
+    let module = tensors_of(&crate::support::golden_path("motion_v2.safetensors")).into_iter();
+    let one = module.filter(|(name, _)| {
+        name.starts_with("down_blocks.")
+            && ![".attention_blocks.1.", ".norms.1."].iter().any(|part| name.contains(part))
+    });
+    let mut sparse = controlnet(&[("", [16, 5, 3, 3])]);
+    sparse.extend(one.filter(|(name, _)| !name.ends_with(".pe")));
+    write(
+        &bench.desk.path("sparse.safetensors"),
+        sparse.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())),
+    );
+    there_and_back(&bench, "sparse.safetensors", "diffusers", "official");
+    for (file, kind) in [("controlnet.safetensors", "a ControlNet"), ("sparse.safetensors", "a SparseCtrl encoder")] {
+        let found = report(&bench, file);
+        assert_eq!((&found["kind"], found["usage"].is_null()), (&Value::from(kind), true), "{found:#}");
+    }
+    sparse.remove("controlnet_mid_block.weight");
+    write(&bench.desk.path("short.safetensors"), sparse);
+    let words = ["short.safetensors: it is not whole: 1 tensors are missing, first controlnet_mid_block.weight"];
+    bench.desk.refused("animatediff convert short.safetensors x.safetensors --to diffusers", &words);
 }

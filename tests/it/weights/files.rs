@@ -23,7 +23,7 @@ fn every_element_type_is_read_as_stored() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("types.safetensors");
     let values = Tensor::from_slice(&[-2i64, 0, 1, 77]).view([2, 2]);
-    let kinds = [Kind::Float, Kind::Half, Kind::BFloat16, Kind::Double, Kind::Int64, Kind::Int];
+    let kinds = [Kind::Float, Kind::Half, Kind::BFloat16, Kind::Double, Kind::Int64, Kind::Int, Kind::Int8];
     write(&path, kinds.iter().map(|kind| (format!("{kind:?}"), values.to_kind(*kind))));
     let mut tensors = read(&path).unwrap().tensors;
     assert_eq!(tensors.len(), kinds.len());
@@ -36,6 +36,9 @@ fn every_element_type_is_read_as_stored() {
     }
     assert!(tensors.is_empty() && tensors.left().is_empty());
     assert_eq!(tensors.origin_of("Half").unwrap(), path.display().to_string(), "kept after the tensor was taken");
+    let bytes = Tensor::from_slice(&[0u8, 255]);
+    write(&path, [("bytes".to_owned(), bytes.shallow_clone())]);
+    assert_eq!(read(&path).unwrap().tensors.get("bytes").unwrap(), bytes);
 }
 
 /// Whatever a file holds, the model runs in the kind that was asked for.
