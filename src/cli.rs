@@ -93,7 +93,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reproduce(args) => reproduce::run(args),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Data(args) => data::run(&args),
         Command::Convert(args) => convert::run(args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),

@@ -831,7 +831,7 @@ fn data(line: &str, folder: &Path) -> Result<(), String> {
     let words = line.replace("OUT", folder.to_str().unwrap());
     let program =
         Program::try_parse_from(std::iter::once("data").chain(words.split(' '))).map_err(|e| e.to_string())?;
-    animatediff::cli::data::run(&program.args).map_err(|error| format!("{error:#}"))
+    animatediff::cli::data::run(&program.args).map(drop).map_err(|error| format!("{error:#}"))
 }
 
 #[test]
