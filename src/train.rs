@@ -19,6 +19,7 @@ pub mod optim;
 pub mod pixels;
 pub mod preview;
 pub mod recipe;
+pub mod resume;
 pub mod run;
 pub mod timestep_bias;
 pub mod trainer;

@@ -17,8 +17,9 @@ use crate::{
     config,
     device::DeviceChoice,
     train::{
-        Stage,
+        Config, Stage,
         folder::RunFolder,
+        resume::{Point, Resume},
         run::{Finished, Observer, Pace, Run, Summary},
         trainer::StepReport,
     },
@@ -142,9 +143,11 @@ struct StageArgs {
     /// auto, cpu, cuda or cuda:n (device)
     #[arg(long)]
     device: Option<DeviceChoice>,
-    /// Go on with a run: its folder, or one of its checkpoints. Its own configuration is used unless -c gives another
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["name", "output_dir"])]
-    resume: Option<PathBuf>,
+    /// `auto`: go on with the newest run of this name that left a checkpoint, or start a new one; for commands that are
+    /// repeated as they are. `never`: start a new one. Or the run's folder, or one of its checkpoints: its own configuration
+    /// is then used unless -c gives another
+    #[arg(long, value_name = "auto|never|RUN", default_value = "never", hide_default_value = true)]
+    resume: Resume,
     /// Load everything and compute one loss; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -162,8 +165,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         StageCommand::Image(args) => (Stage::Image, args),
         StageCommand::Vae(args) => (Stage::Vae, args),
     };
-    let resume = args.resume.as_deref().map(Resume::find).transpose()?;
-    let file = args.config.clone().or_else(|| resume.as_ref().map(|resume| resume.folder.join("config.yaml")));
+    if matches!(args.resume, Resume::From(_)) && (args.name.is_some() || args.output_dir.is_some()) {
+        return Err(usage(
+            "--resume RUN goes on in the run's own folder; remove --name and --output-dir, or use --resume auto",
+        ));
+    }
+    let file = args.config.clone().map_or_else(|| args.resume.config(), |file| Ok(Some(file)))?;
     let config = config::load(stage, file.as_deref(), &args.overrides())?;
     if args.print_config {
         print!("{}", yaml::to_text(&config));
@@ -187,6 +194,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
     let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
+    let resume = args.resume.find(&config.output_dir, &name, config.is_debug)?;
+    if args.resume == Resume::Auto {
+        say(&found(resume.as_ref(), &config, &name));
+    }
     if !args.dry_run {
         let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());
         RunFolder::check(place, &name)
@@ -194,14 +205,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let mut run = Run::prepare(stage, config)?;
     if args.dry_run {
-        let loss = run.dry(resume.as_ref().map(|resume| (resume.folder.as_path(), resume.checkpoint.as_deref())))?;
+        let loss = run.dry(resume.as_ref())?;
         println!("{}", describe(&run.summary(None)));
         println!("loss on the next clips: {loss:.5}; nothing was written");
         return Ok(ExitCode::SUCCESS);
     }
     let mut terminal = Terminal::default();
     let finished = match resume {
-        Some(resume) => run.resume(&resume.folder, resume.checkpoint.as_deref(), &mut terminal)?,
+        Some(point) => run.resume(&point, &mut terminal)?,
         None => run.start(&name, &mut terminal)?,
     };
     terminal.finish();
@@ -215,26 +226,13 @@ fn warn_of_schedule(path: &Path, own: &str) {
     ));
 }
 
-/// What `--resume` names.
-struct Resume {
-    folder: PathBuf,
-    checkpoint: Option<PathBuf>,
-}
-
-impl Resume {
-    fn find(path: &Path) -> Result<Resume> {
-        if path.join("config.yaml").is_file() {
-            return Ok(Resume { folder: path.to_owned(), checkpoint: None });
-        }
-        let folder = path.parent().and_then(Path::parent).filter(|folder| folder.join("config.yaml").is_file());
-        match folder {
-            Some(folder) if path.is_dir() => {
-                Ok(Resume { folder: folder.to_owned(), checkpoint: Some(path.to_owned()) })
-            }
-            _ => Err(usage(format!(
-                "--resume {}: neither a run's folder (with config.yaml) nor a checkpoint inside one",
-                path.display()
-            ))),
+/// What `--resume auto` came to.
+fn found(resume: Option<&Point>, config: &Config, name: &str) -> String {
+    match resume {
+        Some(point) => format!("going on from {}", point.checkpoint.display()),
+        None => {
+            let name = if config.is_debug { "debug" } else { name };
+            format!("no run `{name}` in {} left a checkpoint: starting a new one", config.output_dir.display())
         }
     }
 }
@@ -336,5 +334,9 @@ impl Observer for Terminal {
 
     fn wrote(&mut self, what: &str, path: &Path) {
         say(&format!("{what} {}", path.display()));
+    }
+
+    fn note(&mut self, text: &str) {
+        say(text);
     }
 }

@@ -13,9 +13,10 @@ use super::{Interrupted, Lab, Watcher};
 use crate::{
     config, files,
     train::{
-        Config, Refused, Stage, checkpoint,
-        folder::{CHECKPOINTS, METRICS},
+        Config, Refused, Stage,
+        folder::METRICS,
         metrics,
+        resume::Point,
         run::{Observer, Pace, Run, Summary},
         trainer::StepReport,
     },
@@ -125,7 +126,7 @@ impl Lab<'_> {
         let title = self.title(training.name);
         let mut told = Told { watcher: &mut *self.watcher, title, pace: None, first: 0, loss: f64::NAN };
         let finished = match &saved {
-            Some(saved) => run.resume(saved, None, &mut told)?,
+            Some(saved) => run.resume(saved, &mut told)?,
             None => {
                 clear(runs)?;
                 run.start(training.name, &mut told)?
@@ -165,11 +166,13 @@ pub(super) fn updates(weights: &Path) -> Result<u64> {
 }
 
 /// The run in `runs` that can be gone on with.
-fn resumable(runs: &Path) -> Result<Option<PathBuf>> {
+fn resumable(runs: &Path) -> Result<Option<Point>> {
     let Ok(entries) = fs::read_dir(runs) else { return Ok(None) };
     for folder in entries.flatten().map(|entry| entry.path()) {
-        if folder.join("config.yaml").is_file() && checkpoint::newest(&folder.join(CHECKPOINTS))?.is_some() {
-            return Ok(Some(folder));
+        if folder.join("config.yaml").is_file()
+            && let Some(point) = Point::newest(&folder)?
+        {
+            return Ok(Some(point));
         }
     }
     Ok(None)
@@ -206,4 +209,8 @@ impl Observer for Told<'_> {
     }
 
     fn wrote(&mut self, _what: &str, _path: &Path) {}
+
+    fn note(&mut self, text: &str) {
+        tracing::warn!("{text}");
+    }
 }

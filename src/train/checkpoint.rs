@@ -22,13 +22,16 @@ use manifest::{FileDigest, HashingWriter, Manifest};
 const STATE: &str = "state.json";
 const MANIFEST: &str = "manifest.json";
 
+/// Groups of named tensors: file stem (`trained`, `optimizer`, …) to name to tensor.
+pub type Groups = BTreeMap<String, BTreeMap<String, Tensor>>;
+
 /// What a checkpoint holds.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Optimizer steps taken when it was made.
     pub step: i64,
-    /// Groups of named tensors: file stem (`trained`, `adam_m`, …) to name to tensor. Kept bit for bit, with their types.
-    pub tensors: BTreeMap<String, BTreeMap<String, Tensor>>,
+    /// Kept bit for bit, with their types.
+    pub tensors: Groups,
     /// Everything that is not a tensor. Finite numbers come back exactly as they were; JSON has no others.
     pub state: serde_json::Value,
 }
@@ -69,23 +72,32 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { step: manifest.step, tensors: groups, state })
 }
 
-/// The newest complete checkpoint in `dir`; `None` where there is none, or no such folder. Damaged newer ones are warned about.
+/// The newest complete checkpoint of a folder.
+#[derive(Debug)]
+pub struct Newest {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is wrong with each of the newer ones, newest first.
+    pub damaged: Vec<String>,
+}
+
+/// The newest complete checkpoint in `dir`; `None` where there is none, or no such folder.
 ///
 /// # Errors
 /// When there are checkpoints and all of them are damaged: going on would silently start anew.
-pub fn newest(dir: &Path) -> Result<Option<PathBuf>> {
-    let all = list(dir)?;
-    for (_, path) in all.iter().rev() {
-        match verify(path) {
-            Ok(_) => return Ok(Some(path.clone())),
-            Err(error) => tracing::warn!("skipping a damaged checkpoint, trying the one before it: {error:#}"),
+pub fn newest(dir: &Path) -> Result<Option<Newest>> {
+    let mut damaged = Vec::new();
+    for (_, path) in list(dir)?.into_iter().rev() {
+        match verify(&path) {
+            Ok(_) => return Ok(Some(Newest { path, damaged })),
+            Err(error) => damaged.push(format!("{error:#}")),
         }
     }
-    if !all.is_empty() {
+    if let Some(newest) = damaged.first() {
         bail!(
-            "{}: all {} checkpoints are damaged; move the folder away to start from the beginning",
+            "{}: all {} checkpoints are damaged ({newest}); move the folder away to start from the beginning",
             dir.display(),
-            all.len()
+            damaged.len()
         );
     }
     Ok(None)

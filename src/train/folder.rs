@@ -15,7 +15,9 @@ const LOCK: &str = ".lock";
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The rows of a run, one per step, in its folder.
 pub const METRICS: &str = "metrics.jsonl";
-const CONFIG: &str = "config.yaml";
+/// The settings of a run, in its folder.
+pub(crate) const CONFIG: &str = "config.yaml";
+const STAMP: &str = "%Y-%m-%dT%H-%M-%S";
 const WORDS: usize = 10;
 const STEM_BYTES: usize = 100;
 
@@ -33,7 +35,7 @@ impl RunFolder {
     /// When `name` is no plain name, or the place cannot be written: at once, before any work.
     pub fn create(output_dir: &Path, name: &str) -> Result<Self> {
         Self::check(output_dir, name)?;
-        let stamped = format!("{name}-{}", jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S"));
+        let stamped = format!("{name}-{}", jiff::Zoned::now().strftime(STAMP));
         let root = new_dir(output_dir, &stamped)?;
         Self::locked(root)?.with_parts()
     }
@@ -55,7 +57,7 @@ impl RunFolder {
     /// When another process is writing it, it is not a folder of its own (a link), or the place cannot be written.
     pub fn debug(output_dir: &Path) -> Result<Self> {
         files::check_writable(output_dir)?;
-        let root = output_dir.join("debug");
+        let root = Self::debug_path(output_dir);
         if root.is_symlink() {
             bail!("{}: this is a link, and its target would be emptied; remove it", root.display());
         }
@@ -63,6 +65,11 @@ impl RunFolder {
         let run = Self::locked(root)?;
         run.wipe()?;
         run.with_parts()
+    }
+
+    /// Where [`RunFolder::debug`] is made.
+    pub(crate) fn debug_path(output_dir: &Path) -> PathBuf {
+        output_dir.join("debug")
     }
 
     /// Opens the folder of an earlier run, to resume it.
@@ -152,6 +159,15 @@ pub fn file_stem(caption: &str, fallback: &str) -> String {
     // Leading dots hide files, leading dashes look like options, and a trailing dot or dash is a torn word.
     let stem = stem.trim_matches(['.', '-']);
     if stem.is_empty() { fallback.to_owned() } else { stem.to_owned() }
+}
+
+/// When a run called `name` was started whose folder is called `folder`, and which it was of those started in that second;
+/// `None` for other folders.
+pub(crate) fn started(folder: &str, name: &str) -> Option<(jiff::civil::DateTime, u32)> {
+    let stamped = folder.strip_prefix(name)?.strip_prefix('-')?;
+    let (stamp, number) = stamped.split_at_checked("0000-00-00T00-00-00".len())?;
+    let number = if number.is_empty() { 1 } else { number.strip_prefix('-')?.parse().ok()? };
+    Some((jiff::civil::DateTime::strptime(STAMP, stamp).ok()?, number))
 }
 
 /// Takes the lock of a run's folder, or says who has it. The operating system lets go of it with the process, however that ends.

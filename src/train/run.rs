@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tch::{Device, Tensor};
 
 use super::{
@@ -17,12 +17,13 @@ use super::{
     board::Board,
     checkpoint::{self, Checkpoint},
     export,
-    folder::{CHECKPOINTS, RunFolder},
+    folder::RunFolder,
     interrupt::{Interrupt, Signal},
     metrics::Metrics,
     preview,
     recipe::Recipe,
-    trainer::{Network, StepReport, Trainer},
+    resume::Point,
+    trainer::{Network, State, StepReport, Trainer},
 };
 use crate::{
     assemble::Base,
@@ -33,6 +34,9 @@ use crate::{
 /// Clips that a new VAE's scaling factor is measured on.
 const SCALED_ON: usize = 256;
 
+/// Key of a checkpoint's state under which the trainer's own values are; the others are what must not change.
+const TRAINER: &str = "trainer";
+
 /// Who watches a run: the terminal, or a test.
 pub trait Observer {
     /// Everything is loaded; training begins.
@@ -41,6 +45,8 @@ pub trait Observer {
     fn stepped(&mut self, report: &StepReport, pace: &Pace);
     /// Something was written.
     fn wrote(&mut self, what: &str, path: &Path);
+    /// Something happened that the user should know of.
+    fn note(&mut self, text: &str);
 }
 
 /// What a run is about to do.
@@ -134,10 +140,10 @@ impl Run {
         }
     }
 
-    /// One loss on the next clips: everything but the update and the files. With a run's folder, from its checkpoint.
-    pub fn dry(&mut self, resume: Option<(&Path, Option<&Path>)>) -> Result<f64> {
-        if let Some((folder, checkpoint)) = resume {
-            self.restore(&folder.join(CHECKPOINTS), checkpoint).map_err(Refused)?;
+    /// One loss on the next clips: everything but the update and the files. With a point to resume from, from there.
+    pub fn dry(&mut self, resume: Option<&Point>) -> Result<f64> {
+        if let Some(point) = resume {
+            self.restore(&point.checkpoint).map_err(Refused)?;
         }
         let mut loader = self.loader()?;
         let samples = loader.next_batch(self.config.clips_per_step())?;
@@ -159,10 +165,13 @@ impl Run {
         self.train(outputs, observer)
     }
 
-    /// Takes up the run in `folder` at `checkpoint`, or at its newest one.
-    pub fn resume(mut self, folder: &Path, checkpoint: Option<&Path>, observer: &mut dyn Observer) -> Result<Finished> {
-        let folder = RunFolder::open(folder)?;
-        self.restore(&folder.checkpoints(), checkpoint).map_err(Refused)?;
+    /// Takes up a run where it was left.
+    pub fn resume(mut self, point: &Point, observer: &mut dyn Observer) -> Result<Finished> {
+        let folder = RunFolder::open(&point.folder)?;
+        for damaged in &point.damaged {
+            observer.note(&format!("warning: a damaged checkpoint is passed over for the one before it: {damaged}"));
+        }
+        self.restore(&point.checkpoint).map_err(Refused)?;
         write_config(&folder, &self.config)?;
         let step = self.trainer.step();
         for abandoned in checkpoint::abandon_after(&folder.checkpoints(), step)? {
@@ -177,20 +186,17 @@ impl Run {
         self.train(outputs, observer)
     }
 
-    /// Brings the trainer to where `checkpoint`, or the newest one, left off.
-    fn restore(&mut self, checkpoints: &Path, checkpoint: Option<&Path>) -> Result<()> {
-        let path = match checkpoint {
-            Some(path) => path.to_owned(),
-            None => checkpoint::newest(checkpoints)?
-                .with_context(|| format!("{}: no complete checkpoint to resume from", checkpoints.display()))?,
-        };
+    /// Brings the trainer to where the checkpoint in the folder `path` left off.
+    fn restore(&mut self, path: &Path) -> Result<()> {
+        let Checkpoint { step, tensors: groups, mut state } = checkpoint::load(path)?;
         let unusable = || format!("{}: cannot be resumed", path.display());
-        let checkpoint = checkpoint::load(&path)?;
-        self.check_same(&checkpoint.state).with_context(unusable)?;
-        let group = |name: &str| checkpoint.tensors.get(name).with_context(|| format!("it has no `{name}`"));
-        let (trained, optimizer) =
-            (group("trained").with_context(unusable)?, group("optimizer").with_context(unusable)?);
-        self.trainer.restore(checkpoint.step, trained, optimizer).with_context(unusable)
+        self.check_same(&state).with_context(unusable)?;
+        // Checkpoints from before there was anything to tell have no such key.
+        let values = match state.get_mut(TRAINER).map(Value::take) {
+            Some(Value::Object(values)) => values,
+            _ => Map::new(),
+        };
+        self.trainer.restore(&State { step, groups, values }).with_context(unusable)
     }
 
     /// The loop. Whatever ends it, the state reached is saved: by the end, by a signal, or by an error.
@@ -288,18 +294,10 @@ impl Run {
     fn save(&self, outputs: &mut Outputs, observer: &mut dyn Observer) -> Result<()> {
         outputs.board.flush()?;
         outputs.metrics.sync()?;
-        let detached = |tensors: &BTreeMap<String, Tensor>| {
-            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
-        };
-        let checkpoint = Checkpoint {
-            step: self.trainer.step(),
-            tensors: [
-                ("trained".to_owned(), detached(&self.trainer.weights.trained)),
-                ("optimizer".to_owned(), self.trainer.optimizer.state()),
-            ]
-            .into(),
-            state: self.identity(),
-        };
+        let State { step, groups: tensors, values } = self.trainer.state();
+        let mut state = self.identity();
+        state[TRAINER] = values.into();
+        let checkpoint = Checkpoint { step, tensors, state };
         let path = checkpoint::save(&outputs.folder.checkpoints(), &checkpoint, Some(self.config.keep_checkpoints))?;
         outputs.saved = Some(checkpoint.step);
         observer.wrote("checkpoint", &path);

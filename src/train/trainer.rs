@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{
     Config,
     autoencoder::Autoencoder,
+    checkpoint::Groups,
     denoiser::Denoiser,
     draws::Draws,
     lr,
@@ -52,6 +54,17 @@ pub struct Weights {
     pub trained: BTreeMap<String, Tensor>,
     /// Never updated.
     pub frozen: BTreeMap<String, Tensor>,
+}
+
+/// What a trainer needs to go on where another one left off; all else follows from the configuration and the step.
+#[derive(Debug)]
+pub struct State {
+    /// Updates done.
+    pub step: i64,
+    /// Groups of named tensors: `trained`, `optimizer`, and what else an option adds. A checkpoint has a file for each.
+    pub groups: Groups,
+    /// What is no tensor, by name.
+    pub values: Map<String, Value>,
 }
 
 /// What an update was.
@@ -148,13 +161,21 @@ impl Trainer {
         no_grad(|| self.accumulate(samples, &self.draws(samples, step), loss, || false)).expect("nothing stops it")
     }
 
-    /// Takes up where a checkpoint left off.
-    pub fn restore(
-        &mut self,
-        step: i64,
-        trained: &BTreeMap<String, Tensor>,
-        moments: &BTreeMap<String, Tensor>,
-    ) -> Result<()> {
+    /// What goes into a checkpoint. The tensors are shared: the next update changes them.
+    pub fn state(&self) -> State {
+        let detached = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.detach());
+        let trained = self.weights.trained.iter().map(detached).collect();
+        let groups = [("trained".to_owned(), trained), ("optimizer".to_owned(), self.optimizer.state())].into();
+        State { step: self.step, groups, values: Map::new() }
+    }
+
+    /// Takes up where [`Trainer::state`] left off.
+    ///
+    /// # Errors
+    /// Names the group or the tensor that is missing, of another shape, or that this trainer has no use for.
+    pub fn restore(&mut self, state: &State) -> Result<()> {
+        let group = |name: &str| state.groups.get(name).with_context(|| format!("it has no `{name}`"));
+        let (trained, moments) = (group("trained")?, group("optimizer")?);
         for (name, tensor) in &mut self.weights.trained {
             match trained.get(name).filter(|saved| saved.size() == tensor.size()) {
                 Some(saved) => no_grad(|| tensor.copy_(saved)),
@@ -170,7 +191,7 @@ impl Trainer {
         if let Err(name) = self.optimizer.load_state(moments) {
             bail!("the checkpoint lacks the optimizer's `{name}`");
         }
-        self.step = step;
+        self.step = state.step;
         Ok(())
     }
 

@@ -36,6 +36,7 @@ mod lr;
 mod metrics;
 mod objective;
 mod reproduce;
+mod resume;
 mod selfcheck;
 mod shapes_base;
 mod side_by_side;

@@ -678,6 +678,8 @@ fn resuming_as_something_else_is_refused() {
     refused(&format!("adapter --resume {folder} --set lora.rank=2"), &["step-00000002", "`lora` was"]);
     refused(&format!("image --resume {folder}"), &["`stage` was \"adapter\" and is now \"image\""]);
     refused("adapter --resume nowhere", &["--resume nowhere: ", "a run's folder (with config.yaml)"]);
+    refused("adapter -c $TINY --resume nowhere", &["--resume nowhere: "]);
+    refused(&format!("adapter --resume {folder} --name x"), &["--resume RUN goes on in the run's own folder"]);
     refused(&format!("adapter --resume {folder}/checkpoints/step-00000009"), &["step-00000009"]);
     let checkpoint = run.folder.join("checkpoints/step-00000002");
     let damaged = checkpoint.join("trained.safetensors");
@@ -688,6 +690,66 @@ fn resuming_as_something_else_is_refused() {
     refused(&format!("adapter --resume {}", checkpoint.display()), &["trained.safetensors"]);
     fs::remove_dir_all(&checkpoint).unwrap();
     desk.refused(&format!("animatediff train adapter --resume {folder}"), &["no complete checkpoint to resume from"]);
+}
+
+#[test]
+fn auto_goes_on_with_the_newest_run_and_starts_one_where_there_is_none() {
+    let desk = Desk::new();
+    let whole = desk.train("adapter -c $TINY --name whole --max-steps 4");
+    let line =
+        |steps: usize| format!("animatediff train adapter -c $TINY --name again --resume auto --max-steps {steps}");
+    let done = desk.run(&line(2));
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("no run `again` in runs left a checkpoint: starting a new one"), "{}", done.stderr);
+    // The same command again: once with more to do, once with nothing.
+    let mut exports = Vec::new();
+    for _ in 0..2 {
+        let done = desk.run(&line(4));
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        assert!(done.stderr.contains("going on from runs/again-"), "{}", done.stderr);
+        let export = desk.path(done.stdout.trim_end());
+        let folder = export.ancestors().nth(2).unwrap().to_owned();
+        let resumed = Run { folder, export };
+        same(&whole, &resumed);
+        exports.push(resumed.export);
+    }
+    assert_eq!(exports[0], exports[1], "one run");
+    let fresh = desk.train("adapter -c $TINY --name again --resume never --max-steps 1");
+    assert_ne!(fresh.export, exports[0]);
+    desk.refused(&format!("{} --set train_batch_size=3", line(5)), &["`clips_per_step` was 2 and is now 3"]);
+}
+
+#[test]
+fn auto_goes_on_with_a_debug_run() {
+    let desk = Desk::new();
+    let line = |steps: usize| format!("adapter -c $TINY --set is_debug=true --resume auto --max-steps {steps}");
+    desk.train(&line(1));
+    assert_eq!(desk.train(&line(3)).rows().len(), 3);
+    assert_eq!(
+        desk.train("adapter -c $TINY --set is_debug=true --max-steps 1").rows().len(),
+        1,
+        "not without being asked"
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_in_words() {
+    let desk = Desk::new();
+    let whole = desk.train("adapter -c $TINY --name whole --max-steps 4");
+    let run = desk.train("adapter -c $TINY --name run --max-steps 3 --set checkpointing_steps=1");
+    let damaged = run.folder.join("checkpoints/step-00000003/optimizer.safetensors");
+    let bytes = fs::read(&damaged).unwrap();
+    fs::write(&damaged, &bytes[..bytes.len() - 1]).unwrap();
+    for resume in ["auto".to_owned(), run.folder.display().to_string()] {
+        let done =
+            desk.run(&format!("animatediff train adapter -c $TINY --set name=run --resume {resume} --max-steps 4"));
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        let told = done.stderr.contains("warning: a damaged checkpoint is passed over for the one before it: ");
+        assert_eq!(told, resume == "auto", "only once, as it is set aside then: {}", done.stderr);
+        assert!(!told || done.stderr.contains("step-00000003/optimizer.safetensors: "), "{}", done.stderr);
+        same(&whole, &Run { folder: run.folder.clone(), export: run.export.clone() });
+    }
+    assert_eq!(run.names("checkpoints")[0], "abandoned-step-00000003");
 }
 
 // Signals.
