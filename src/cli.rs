@@ -48,7 +48,7 @@ enum Command {
     Reproduce(reproduce::Args),
     /// Write a randomly initialised base model, to try things without a download
     Init(init::Args),
-    /// Make small training sets
+    /// Make small training sets, and get large ones ready
     Data(data::Args),
     /// Write weights in another tool's format, or merged into one another
     Convert(convert::Args),

@@ -1,7 +1,8 @@
 //! Training clips: from a CSV or a folder to pixels, in an order that only the seed and the position decide.
 //!
-//! [`index`] lists the clips, [`order`] says which one stands at a position of the endless stream, [`choice`] picks its
-//! frames, [`decode`] reads them and [`pixels`] brings them to size; [`loader`] does this ahead of time on several threads.
+//! [`Dataset`] lists the clips of a CSV, of an [`index`] of one, or of a [`folder`]; [`order`] says which one stands at a
+//! position of the endless stream, [`choice`] picks its frames, [`decode`] reads them and [`pixels`] brings them to size;
+//! [`loader`] does this ahead of time on several threads.
 //! [`shapes`] and [`augment`] make clips, which [`mod@write`] keeps. Nothing here knows tensors, text encoders or the training loop.
 
 use std::fmt;
@@ -11,26 +12,32 @@ use serde::{Deserialize, Serialize};
 
 pub mod augment;
 pub mod choice;
+mod dataset;
 pub mod decode;
 pub mod faults;
+pub mod folder;
 pub mod index;
 pub mod loader;
 pub mod order;
 pub mod picture;
 pub mod pixels;
+mod rows;
 pub mod shapes;
+mod table;
 pub mod write;
 
+pub use dataset::Dataset;
 pub use decode::Sample;
 pub use faults::{DataError, Faults};
-pub use index::Dataset;
 pub use loader::Loader;
+pub use rows::Row;
 
 /// What to train on: the `train_data` part of a run's configuration. Keys of the official YAML keep their names.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Config {
-    /// A CSV that lists clips and captions: WebVid's own columns, or `video,caption`, or `name,contentUrl`.
+    /// A CSV that lists clips and captions (WebVid's own columns, or `video,caption`, or `name,contentUrl`), or the index that
+    /// `animatediff data index` made of one.
     pub csv_path: Option<PathBuf>,
     /// The folder in which the CSV's files lie.
     pub video_folder: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! `animatediff data`: training sets, one file per subcommand.
 
 mod augment;
+mod index;
 mod shapes;
 
 use std::fs;
@@ -31,13 +32,17 @@ pub enum Command {
     /// Make camera moves from pictures or videos: a training set for a MotionLoRA
     #[command(after_help = augment::EXAMPLES)]
     Augment(augment::Augment),
+    /// Turn a CSV of any number of clips into a file that opens at once, to be trained on instead
+    #[command(after_help = index::EXAMPLES)]
+    Index(index::Index),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   animatediff data shapes shapes/
   animatediff data shapes vistas/ --domain vistas --size 96
-  animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/";
+  animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/
+  animatediff data index shapes/clips.csv -o shapes/clips.index";
 
 /// What all clips that are made have in common.
 #[derive(Clone, Debug, ClapArgs)]
@@ -67,6 +72,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.command {
         Command::Shapes(shapes) => shapes.run().map(|()| ExitCode::SUCCESS),
         Command::Augment(augment) => augment.run().map(|()| ExitCode::SUCCESS),
+        Command::Index(index) => index.run().map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -33,12 +33,13 @@ impl Dataset {
         let config = self.config();
         let item = self.item_at(seed, position);
         let mut random = choice::random(seed, position);
-        let path = self.path(item);
+        let row = self.row(item)?;
+        let path = self.place(&row);
         let (frames, flip) = read(config, &path, |available| choice::choose(config, available, &mut random))?;
         Ok(Sample {
             position,
-            id: self.id(item),
-            caption: self.caption(item).to_string(),
+            id: row.id(),
+            caption: row.caption.to_string(),
             pixels: pixels::pixels(&frames, config.sample_size, flip),
             frames: frames.len(),
             height: config.sample_size.height,

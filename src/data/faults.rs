@@ -75,6 +75,14 @@ pub enum Failure {
         /// Frames it would have to have.
         needed: usize,
     },
+    /// The clip cannot be named, because its part of the list is damaged.
+    #[error("{}: {reason}", path.display())]
+    List {
+        /// The list's file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A decoder panicked: a mistake in it, brought out by this file.
     #[error("{}: its decoder gave up ({reason}); remove the file, and report it", path.display())]
     Panic {
@@ -83,6 +91,11 @@ pub enum Failure {
         /// The panic's message.
         reason: String,
     },
+}
+
+/// What is wrong with the list of clips at `path`, and what to do.
+pub(super) fn fault(path: &Path, reason: impl Into<String>) -> DataError {
+    DataError::Index { path: path.to_path_buf(), reason: reason.into() }
 }
 
 impl Failure {
@@ -100,6 +113,7 @@ impl Failure {
             Failure::Picture { .. } => "not a picture",
             Failure::Frames { .. } => "unusable frame folder",
             Failure::TooShort { .. } => "too short",
+            Failure::List { .. } => "damaged list",
             Failure::Panic { .. } => "decoder gave up",
         }
     }
@@ -137,7 +151,7 @@ impl Faults {
     }
 
     /// Counts one attempt at file number `item`; a file counts the first time only. `true` if it is a new failure.
-    pub(super) fn count(&mut self, item: usize, path: &Path, failure: Option<&Failure>) -> bool {
+    pub(super) fn count(&mut self, item: usize, path: impl FnOnce() -> PathBuf, failure: Option<&Failure>) -> bool {
         let (word, bit) = (item / 64, 1 << (item % 64));
         if self.tried[word] & bit != 0 {
             return false;
@@ -146,7 +160,7 @@ impl Faults {
         self.tried_count += 1;
         let Some(failure) = failure else { return false };
         self.failed_count += 1;
-        self.by_cause.entry(failure.cause()).or_default().push((path.to_path_buf(), failure.to_string()));
+        self.by_cause.entry(failure.cause()).or_default().push((path(), failure.to_string()));
         true
     }
 

@@ -1,276 +1,343 @@
-//! The list of clips and captions.
+//! The index of a CSV: the same list in a file that is mapped, so that ten million clips open at once and stay on disk.
+//!
+//! Rows stand in blocks of [`BLOCK_ROWS`]. A table at the end of the file has, for each block, where it ends and the start of
+//! its hash; the header has the hash of the table and its own. So opening reads the header and the table (11 MB for ten
+//! million rows), a row costs one block, and whatever is damaged is noticed before it is believed.
+//!
+//! | bytes | header |
+//! |---|---|
+//! | 8 | `ADINDEX` and a line feed |
+//! | 4, 4 | version; flags: 1 files may be folders of frames, 2 rows are paths relative to the source's folder |
+//! | 8, 8 | rows; rows whose caption is empty |
+//! | 8, 8 | where the blocks end and the table begins; where the table ends and the source's path begins |
+//! | 8, 8 | the source's bytes and its time of change, nanoseconds since 1970 |
+//! | 32 | fingerprint of all rows |
+//! | 32 | BLAKE3 of the table and the source's path |
+//! | 32 | BLAKE3 of the header up to here |
+//!
+//! Numbers are little-endian. A row is two lengths (seven bits a byte, lowest first) and two texts: file and caption.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::UNIX_EPOCH;
 
-use super::faults::DataError;
-use super::picture::{has_picture_extension, natural};
-use super::{Config, order};
-use crate::video::has_video_extension;
+use anyhow::{Context, Result, ensure};
 
-/// All clips that a configuration names. Opening it reads the CSV or lists the folder; the clips stay closed.
-#[derive(Clone, Debug)]
-pub struct Dataset {
-    config: Config,
-    root: PathBuf,
-    items: Vec<Item>,
+use super::faults::{DataError, Failure, fault};
+use super::rows::{Fingerprint, Row};
+use super::table::Table;
+use crate::files;
+use crate::native::MappedFile;
+
+const MAGIC: [u8; 8] = *b"ADINDEX\n";
+const VERSION: u32 = 1;
+const HEADER: usize = 160;
+/// Rows of one block: some two kilobytes, which hash in two microseconds.
+const BLOCK_ROWS: usize = 16;
+/// Bytes of a block's entry in the table: its end and the first half of a quarter of its hash.
+const ENTRY: usize = 16;
+const FOLDERS: u32 = 1;
+const RELATIVE: u32 = 2;
+/// After so many rows the pages that they were on are let go: otherwise an epoch would bring the whole file into memory.
+const RELEASE_AFTER: usize = 512;
+
+/// Whether the file at `path` begins as an index does, whatever its name.
+pub fn is_index(path: &Path) -> bool {
+    let mut head = [0; MAGIC.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == MAGIC
 }
 
-/// One clip. Kept small: there may be ten million.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Item {
-    /// Path below the root.
-    file: Box<str>,
-    caption: Box<str>,
-    /// Whether `file` may also be a folder of frames of that name without its extension.
-    or_folder: bool,
+/// What [`build`] made.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// Rows of the CSV.
+    pub clips: usize,
+    /// Of these, rows without a caption.
+    pub empty_captions: usize,
+    /// Bytes of the index.
+    pub bytes: u64,
+    /// The list's fingerprint: [`super::Dataset::fingerprint`].
+    pub fingerprint: String,
 }
 
-impl Dataset {
-    /// Reads the CSV or lists the folder that `config` names.
-    ///
-    /// A CSV has WebVid's columns `videoid,name` (`<video_folder>/<videoid>.mp4`), or `video,caption` (a path below
-    /// `video_folder`, or below the CSV's own folder), or `name,contentUrl` (the last part of the address, below
-    /// `video_folder`); others are ignored. A folder holds videos, folders of numbered pictures and, for one frame per
-    /// item, pictures, each with its caption in a `.txt` of the same name, or with the configured `caption`.
-    pub fn open(config: &Config) -> Result<Dataset, DataError> {
-        config.check()?;
-        let (root, items) = match (&config.csv_path, &config.videos) {
-            (Some(csv), _) => from_csv(csv, config.video_folder.as_deref())?,
-            (None, Some(folder)) => (folder.clone(), from_folder(folder, config)?),
-            (None, None) => unreachable!("`Config::check` asks for one of them"),
-        };
-        Ok(Dataset { config: config.clone(), root, items })
-    }
-
-    /// Number of clips, at least 1.
-    #[allow(clippy::len_without_is_empty, reason = "a dataset without clips does not open")]
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// What the dataset was opened with.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Number of the clip that stands at `position` of the stream of `seed`.
-    pub fn item_at(&self, seed: u64, position: u64) -> usize {
-        order::item(seed, position, self.len())
-    }
-
-    /// The clip's name: its path below the root without extension.
-    pub fn id(&self, item: usize) -> String {
-        Path::new(&*self.items[item].file).with_extension("").to_string_lossy().into_owned()
-    }
-
-    /// The clip's caption.
-    pub fn caption(&self, item: usize) -> &str {
-        &self.items[item].caption
-    }
-
-    /// Where the clip lies. It need not be there: that is found out when it is decoded.
-    pub fn path(&self, item: usize) -> PathBuf {
-        let item = &self.items[item];
-        let path = self.root.join(&*item.file);
-        if item.or_folder && !path.exists() && path.with_extension("").is_dir() {
-            return path.with_extension("");
+/// Writes the index of the CSV at `csv` to `out`, replacing what is there.
+///
+/// # Errors
+/// Those of the CSV, with file and line ([`DataError`]); and those of writing, after which `out` is what it was.
+pub fn build(csv: &Path, out: &Path) -> Result<Summary> {
+    let mut table = Table::open(csv)?;
+    let source = Source::of(csv)?;
+    files::write_atomic(out, |file| {
+        file.write_all(&[0; HEADER])?;
+        let mut writer = Writer::default();
+        while let Some((row, caption)) = table.next()? {
+            writer.push(Row { file: &row, caption }, file)?;
         }
-        path
-    }
-}
-
-fn fault(path: &Path, reason: impl Into<String>) -> DataError {
-    DataError::Index { path: path.to_path_buf(), reason: reason.into() }
-}
-
-/// The CSV layouts that are known, by the columns that they need.
-#[derive(Clone, Copy)]
-enum Layout {
-    Webvid { videoid: usize, name: usize },
-    Paths { video: usize, caption: usize },
-    Addresses { address: usize, name: usize },
-}
-
-impl Layout {
-    fn of(headers: &csv::StringRecord) -> Option<Layout> {
-        let column = |name: &str| headers.iter().position(|header| header.trim() == name);
-        match (column("videoid"), column("name"), column("contentUrl"), column("video"), column("caption")) {
-            (Some(videoid), Some(name), ..) => Some(Layout::Webvid { videoid, name }),
-            (.., Some(video), Some(caption)) => Some(Layout::Paths { video, caption }),
-            (_, Some(name), Some(address), ..) => Some(Layout::Addresses { address, name }),
-            _ => None,
+        if writer.rows == 0 {
+            return Err(table.empty().into());
         }
-    }
+        let flags = u32::from(table.names_folders()) * FOLDERS + u32::from(table.names_paths()) * RELATIVE;
+        writer.finish(flags, &source, file)
+    })
+}
 
-    /// File and caption of one row; the name of the column that is empty where there is none.
-    fn item(self, row: &csv::StringRecord) -> Result<Item, &'static str> {
-        let field = |column: usize| row.get(column).unwrap_or("").trim();
-        let filled = |column, name| Some(field(column)).filter(|text| !text.is_empty()).ok_or(name);
-        let (file, caption) = match self {
-            Layout::Webvid { videoid, name } => (format!("{}.mp4", filled(videoid, "videoid")?), name),
-            Layout::Paths { video, caption } => (filled(video, "video")?.to_string(), caption),
-            Layout::Addresses { address, name } => {
-                let path = filled(address, "contentUrl")?.split(['?', '#']).next().unwrap_or("");
-                let file = path.rsplit('/').next().filter(|last| !last.is_empty()).ok_or("contentUrl")?;
-                (file.to_string(), name)
-            }
-        };
-        let or_folder = matches!(self, Layout::Webvid { .. });
-        Ok(Item { file: file.into(), caption: field(caption).into(), or_folder })
+/// The CSV that an index was made of.
+struct Source {
+    path: PathBuf,
+    bytes: u64,
+    changed: u64,
+}
+
+impl Source {
+    fn of(path: &Path) -> Result<Source> {
+        let cannot = || format!("{}: cannot be read", path.display());
+        let path = path.canonicalize().with_context(cannot)?;
+        ensure!(path.to_str().is_some(), "{}: a path that is not UTF-8 text; rename it", path.display());
+        let (bytes, changed) = size_and_change(&path).with_context(cannot)?;
+        Ok(Source { path, bytes, changed })
     }
 }
 
-fn from_csv(path: &Path, video_folder: Option<&Path>) -> Result<(PathBuf, Vec<Item>), DataError> {
-    let mut reader = csv::ReaderBuilder::new().from_path(path).map_err(|error| csv_fault(path, &error))?;
-    let headers = reader.headers().map_err(|error| csv_fault(path, &error))?.clone();
-    let layout = Layout::of(&headers).ok_or_else(|| {
-        let found: Vec<&str> = headers.iter().collect();
-        fault(
-            path,
-            format!(
-                "columns `{}` found; needed are `videoid,name` (WebVid), or `video,caption`, or `name,contentUrl`: rename them in the first line",
-                found.join(",")
-            ),
-        )
-    })?;
-    let root = csv_root(path, video_folder, layout)?;
-    let mut items = Vec::new();
-    let mut row = csv::StringRecord::new();
-    while reader.read_record(&mut row).map_err(|error| csv_fault(path, &error))? {
-        let line = row.position().map_or(0, csv::Position::line);
-        let item = layout.item(&row).map_err(|column| {
-            fault(path, format!("line {line}: column `{column}` is empty; fill it or remove the line"))
-        })?;
-        items.push(item);
-    }
-    if items.is_empty() {
-        return Err(fault(path, "has a first line and no clips after it; add a line for each clip"));
-    }
-    let empty = items.iter().filter(|item| item.caption.is_empty()).count();
-    if empty > 0 {
-        tracing::warn!("{}: {empty} of {} captions are empty", path.display(), items.len());
-    }
-    Ok((root, items))
+fn size_and_change(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    let changed = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    Ok((metadata.len(), changed))
 }
 
-fn csv_root(path: &Path, video_folder: Option<&Path>, layout: Layout) -> Result<PathBuf, DataError> {
-    match (video_folder, layout) {
-        (Some(folder), _) if folder.is_dir() => Ok(folder.to_path_buf()),
-        (Some(folder), _) => Err(fault(folder, "no such folder; correct `video_folder`")),
-        (None, Layout::Paths { .. }) => Ok(path.parent().unwrap_or(Path::new("")).to_path_buf()),
-        (None, _) => Err(fault(path, "its columns name files without a folder; set `video_folder`")),
-    }
-}
-
-fn csv_fault(path: &Path, error: &csv::Error) -> DataError {
-    let line = error.position().map_or_else(String::new, |at| format!("line {}: ", at.line()));
-    match error.kind() {
-        csv::ErrorKind::Io(io) => fault(path, format!("cannot be read ({io}); correct `csv_path`")),
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => fault(
-            path,
-            format!(
-                "{line}{len} fields, and the first line has {expected_len}; put captions with commas into double quotes"
-            ),
-        ),
-        csv::ErrorKind::Utf8 { .. } => fault(path, format!("{line}not UTF-8 text; save the file as UTF-8")),
-        _ => fault(path, format!("{line}{error}")),
-    }
-}
-
-/// What a folder of clips holds, sorted by what it may be.
+/// Rows on their way into blocks.
 #[derive(Default)]
-struct Listing {
-    clips: Vec<String>,
-    pictures: Vec<String>,
-    /// Caption files by the name they go with.
-    captions: BTreeMap<String, PathBuf>,
-    others: Vec<String>,
+struct Writer {
+    block: Vec<u8>,
+    table: Vec<u8>,
+    fingerprint: Fingerprint,
+    rows: usize,
+    empty: usize,
+    end: u64,
 }
 
-fn from_folder(folder: &Path, config: &Config) -> Result<Vec<Item>, DataError> {
-    let mut listing = list(folder)?;
-    if config.sample_n_frames == 1 {
-        listing.clips.append(&mut listing.pictures);
+impl Writer {
+    fn push(&mut self, row: Row, out: &mut impl Write) -> io::Result<()> {
+        row.write(&mut self.block);
+        self.rows += 1;
+        self.empty += usize::from(row.caption.is_empty());
+        if self.rows.is_multiple_of(BLOCK_ROWS) { self.flush(out) } else { Ok(()) }
     }
-    if listing.clips.is_empty() {
-        let hint = match listing.pictures.len() {
-            0 => String::new(),
-            n => format!(
-                " (its {n} pictures serve only with `sample_n_frames: 1`, or in a folder of their own as one clip)"
-            ),
+
+    fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if !self.block.is_empty() {
+            out.write_all(&self.block)?;
+            self.end += self.block.len() as u64;
+            self.table.extend_from_slice(&self.end.to_le_bytes());
+            self.table.extend_from_slice(&check(&self.block));
+            self.fingerprint.add_bytes(&self.block);
+            self.block.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, flags: u32, source: &Source, out: &mut BufWriter<File>) -> Result<Summary> {
+        self.flush(out)?;
+        let path = source.path.to_str().expect("was looked at").as_bytes();
+        let fingerprint = self.fingerprint.finish(flags & FOLDERS != 0);
+        let header = Header {
+            flags,
+            rows: self.rows as u64,
+            empty: self.empty as u64,
+            blocks_end: HEADER as u64 + self.end,
+            table_end: HEADER as u64 + self.end + self.table.len() as u64,
+            source_bytes: source.bytes,
+            source_changed: source.changed,
+            fingerprint: *fingerprint.as_bytes(),
+            tail: *blake3::Hasher::new().update(&self.table).update(path).finalize().as_bytes(),
         };
-        return Err(fault(
-            folder,
-            format!("holds no clips{hint}; put videos or folders of frames there, or correct `videos`"),
-        ));
+        out.write_all(&self.table)?;
+        out.write_all(path)?;
+        out.seek(SeekFrom::Start(0))?;
+        out.write_all(&header.to_bytes())?;
+        Ok(Summary {
+            clips: self.rows,
+            empty_captions: self.empty,
+            bytes: header.table_end + path.len() as u64,
+            fingerprint: fingerprint.to_hex().to_string(),
+        })
     }
-    let ignored: Vec<String> = listing.others.into_iter().chain(listing.pictures).collect();
-    if let Some(first) = ignored.first() {
-        tracing::warn!(
-            "{}: {} entries are not clips and are left out, such as {first}",
-            folder.display(),
-            ignored.len()
-        );
+}
+
+/// The part of a block's hash that the table keeps.
+fn check(block: &[u8]) -> [u8; 8] {
+    *blake3::hash(block).as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+struct Header {
+    flags: u32,
+    rows: u64,
+    empty: u64,
+    blocks_end: u64,
+    table_end: u64,
+    source_bytes: u64,
+    source_changed: u64,
+    fingerprint: [u8; 32],
+    tail: [u8; 32],
+}
+
+impl Header {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.flags.to_le_bytes());
+        let numbers =
+            [self.rows, self.empty, self.blocks_end, self.table_end, self.source_bytes, self.source_changed];
+        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        bytes.extend_from_slice(&self.fingerprint);
+        bytes.extend_from_slice(&self.tail);
+        let own = blake3::hash(&bytes);
+        bytes.extend_from_slice(own.as_bytes());
+        bytes
     }
-    listing.clips.sort_by(|a, b| natural(a, b));
-    listing.clips.iter().map(|file| captioned(folder, file, &listing.captions, config)).collect()
-}
 
-fn list(folder: &Path) -> Result<Listing, DataError> {
-    let unlisted = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => fault(folder, "no such folder; correct `videos`"),
-        _ => fault(folder, format!("cannot be listed ({error}); `videos` has to name a folder of clips")),
-    };
-    let mut listing = Listing::default();
-    for entry in fs::read_dir(folder).map_err(unlisted)? {
-        let path = entry.map_err(unlisted)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
+    /// Reads the header of a file of `length` bytes. The reason if it is not one that holds together.
+    fn read(bytes: &[u8]) -> Result<Header, String> {
+        let Some((header, own)) = bytes.get(..HEADER).and_then(|header| header.split_last_chunk::<32>()) else {
+            return Err(format!("cut off: {} bytes, and the header has {HEADER}", bytes.len()));
+        };
+        let mut rest = header;
+        let magic = take::<8>(&mut rest);
+        if magic != MAGIC {
+            return Err("not an index".into());
         }
-        if is_caption(&path) {
-            listing.captions.insert(name.trim_end_matches(".txt").to_string(), path);
-        } else if has_video_extension(&path) || path.is_dir() && holds_pictures(&path) {
-            listing.clips.push(name);
-        } else if has_picture_extension(&path) {
-            listing.pictures.push(name);
-        } else {
-            listing.others.push(name);
+        let version = u32::from_le_bytes(take(&mut rest));
+        if version != VERSION {
+            return Err(format!("version {version} of the format, and this program reads {VERSION}"));
         }
+        if blake3::hash(header).as_bytes() != own {
+            return Err("damaged: its header is not what was written".into());
+        }
+        let flags = u32::from_le_bytes(take(&mut rest));
+        let [rows, empty, blocks_end, table_end, source_bytes, source_changed] =
+            std::array::from_fn(|_| u64::from_le_bytes(take(&mut rest)));
+        let (fingerprint, tail) = (take(&mut rest), take(&mut rest));
+        Ok(Header { flags, rows, empty, blocks_end, table_end, source_bytes, source_changed, fingerprint, tail })
     }
-    Ok(listing)
 }
 
-fn holds_pictures(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| has_picture_extension(&entry.path())))
+/// The next `N` bytes of a header whose length is known.
+fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+    let (front, rest) = bytes.split_first_chunk().expect("the header is long enough");
+    *bytes = rest;
+    *front
 }
 
-fn captioned(
-    folder: &Path,
-    file: &str,
-    captions: &BTreeMap<String, PathBuf>,
-    config: &Config,
-) -> Result<Item, DataError> {
-    let path = folder.join(file);
-    let name = if path.is_dir() { file } else { file.rsplit_once('.').map_or(file, |(stem, _)| stem) };
-    let caption = match (captions.get(name), &config.caption) {
-        (Some(text), _) => {
-            fs::read_to_string(text).map_err(|error| fault(text, format!("cannot be read ({error})")))?
+/// An open index.
+pub(super) struct Index {
+    path: PathBuf,
+    file: MappedFile,
+    flags: u32,
+    rows: usize,
+    empty: usize,
+    fingerprint: blake3::Hash,
+    /// Where the blocks end and the table begins.
+    blocks_end: usize,
+    source: PathBuf,
+    reads: AtomicUsize,
+}
+
+impl Index {
+    /// Maps the index at `path` and checks its header and its table. The rows are checked when they are read.
+    pub fn open(path: &Path) -> Result<Index, DataError> {
+        let file = MappedFile::open(path).map_err(|error| fault(path, format!("cannot be read ({error})")))?;
+        let remake = |reason: String| fault(path, format!("{reason}; make it again with `animatediff data index`"));
+        let header = Header::read(&file).map_err(remake)?;
+        let (blocks_end, table_end) = (header.blocks_end as usize, header.table_end as usize);
+        let blocks = header.rows.div_ceil(BLOCK_ROWS as u64);
+        let promised = blocks.checked_mul(ENTRY as u64).and_then(|table| header.blocks_end.checked_add(table));
+        if promised != Some(header.table_end) || table_end > file.len() || blocks_end < HEADER || blocks == 0 {
+            let found = file.len();
+            return Err(remake(format!("cut off or damaged: {found} bytes, and its header tells of {table_end}")));
         }
-        (None, Some(caption)) => caption.clone(),
-        (None, None) => {
-            return Err(fault(
-                &path,
-                format!("has no caption; write one to {name}.txt beside it, or set `caption` for all clips without"),
-            ));
+        if *blake3::hash(&file[blocks_end..]).as_bytes() != header.tail {
+            return Err(remake("cut off or damaged: its table is not what was written".into()));
         }
-    };
-    Ok(Item { file: file.into(), caption: caption.trim().into(), or_folder: false })
+        let source = std::str::from_utf8(&file[table_end..]).map_err(|error| remake(error.to_string()))?;
+        let source = PathBuf::from(source);
+        check_source(path, &source, &header)?;
+        let fingerprint = header.fingerprint.into();
+        let (rows, empty, flags) = (header.rows as usize, header.empty as usize, header.flags);
+        let (path, reads) = (path.to_path_buf(), AtomicUsize::new(0));
+        Ok(Index { path, file, flags, rows, empty, fingerprint, blocks_end, source, reads })
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub fn empty_captions(&self) -> usize {
+        self.empty
+    }
+
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.to_hex().to_string()
+    }
+
+    /// Whether a file may also be a folder of frames of that name without its extension.
+    pub fn names_folders(&self) -> bool {
+        self.flags & FOLDERS != 0
+    }
+
+    /// The CSV's folder, if files may be relative to it.
+    pub fn source_folder(&self) -> Option<PathBuf> {
+        (self.flags & RELATIVE != 0).then(|| self.source.parent().unwrap_or(Path::new("")).to_path_buf())
+    }
+
+    /// Row number `item`. [`Failure::List`] if its block is not what was written.
+    pub fn row(&self, item: usize) -> Result<Row<'_>, Failure> {
+        let row = self.find(item).ok_or_else(|| Failure::List {
+            path: self.path.clone(),
+            reason: format!("damaged at row {item}; make it again with `animatediff data index`"),
+        });
+        if self.reads.fetch_add(1, Ordering::Relaxed) % RELEASE_AFTER == RELEASE_AFTER - 1 {
+            self.file.release(0..self.blocks_end);
+        }
+        row
+    }
+
+    fn find(&self, item: usize) -> Option<Row<'_>> {
+        let (block, within) = (item / BLOCK_ROWS, item % BLOCK_ROWS);
+        let (end, expected) = self.entry(block)?;
+        let start = if block == 0 { 0 } else { self.entry(block - 1)?.0 };
+        let mut bytes = self.file.get(HEADER..self.blocks_end)?.get(start..end)?;
+        if check(bytes) != expected {
+            return None;
+        }
+        for _ in 0..within {
+            Row::read(&mut bytes)?;
+        }
+        Row::read(&mut bytes)
+    }
+
+    /// Where block number `block` ends, counted from the first block, and its check.
+    fn entry(&self, block: usize) -> Option<(usize, [u8; 8])> {
+        let table = self.file.get(self.blocks_end..)?;
+        let entry = table.get(block.checked_mul(ENTRY)?..)?.first_chunk::<ENTRY>()?;
+        let (end, check) = entry.split_first_chunk::<8>()?;
+        Some((usize::try_from(u64::from_le_bytes(*end)).ok()?, *check.first_chunk()?))
+    }
 }
 
-/// Whether `path` is named as a caption is, that lies beside what it is of.
-pub fn is_caption(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "txt")
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+/// Refuses the index of a CSV that was written anew since. A CSV that is not there any more is not missed.
+fn check_source(path: &Path, source: &Path, header: &Header) -> Result<(), DataError> {
+    match size_and_change(source) {
+        Ok((bytes, changed)) if (bytes, changed) != (header.source_bytes, header.source_changed) => Err(fault(
+            path,
+            format!("{} has changed since; make the index again with `animatediff data index`", source.display()),
+        )),
+        _ => Ok(()),
+    }
 }

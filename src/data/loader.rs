@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::faults::{DataError, Failure, Faults};
+use super::faults::{DataError, Failure, Faults, fault};
 use super::{Dataset, Sample};
 
 type Outcome = Result<Sample, Failure>;
@@ -139,9 +139,13 @@ impl Loader {
             self.outcomes.insert(done, Some(outcome));
         }
         let failure = self.outcomes[&position].as_ref().and_then(|outcome| outcome.as_ref().err());
+        // A damaged list is no single file's fault: skipping on would train on another set.
+        if let Some(Failure::List { path, reason }) = failure {
+            return Err(fault(path, reason));
+        }
         let dataset = &self.shared.dataset;
         let item = dataset.item_at(self.shared.seed, position);
-        if self.faults.count(item, &dataset.path(item), failure) {
+        if self.faults.count(item, || dataset.path(item), failure) {
             tracing::warn!("left out: {}", failure.expect("only failures are new failures"));
         }
         let readable = failure.is_none();

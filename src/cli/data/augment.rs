@@ -11,7 +11,7 @@ use super::{Form, make_room};
 use crate::clip::Clip;
 use crate::data::augment::{self, Extent, Motion};
 use crate::data::write;
-use crate::data::{decode, index::is_caption};
+use crate::data::{decode, folder::is_caption};
 use crate::frame::Frame;
 
 pub(super) const EXAMPLES: &str = "\

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     clip::Clip,
-    data::{augment::Motion, decode, index::is_caption},
+    data::{augment::Motion, decode, folder::is_caption},
     eval::camera,
 };
 
