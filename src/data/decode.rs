@@ -30,14 +30,22 @@ pub struct Sample {
 impl Dataset {
     /// Reads the item at `position` of the stream of `seed`. Depends on nothing but the files and these two numbers.
     pub fn decode(&self, seed: u64, position: u64) -> Result<Sample, Failure> {
-        let config = self.config();
-        let item = self.item_at(seed, position);
         let mut random = choice::random(seed, position);
+        let choose = |available| choice::choose(self.config(), available, &mut random);
+        Ok(Sample { position, ..self.read(self.item_at(seed, position), choose)? })
+    }
+
+    /// Reads the frames of clip number `item` that `choose` picks from however many there are. The position is then 0.
+    pub(crate) fn read(
+        &self,
+        item: usize,
+        choose: impl FnMut(usize) -> Result<Choice, TooShort>,
+    ) -> Result<Sample, Failure> {
+        let config = self.config();
         let row = self.row(item)?;
-        let path = self.place(&row);
-        let (frames, flip) = read(config, &path, |available| choice::choose(config, available, &mut random))?;
+        let (frames, flip) = read(config, &self.place(&row), choose)?;
         Ok(Sample {
-            position,
+            position: 0,
             id: row.id(),
             caption: row.caption.to_string(),
             pixels: pixels::pixels(&frames, config.sample_size, flip),

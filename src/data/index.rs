@@ -187,8 +187,7 @@ impl Header {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&self.flags.to_le_bytes());
-        let numbers =
-            [self.rows, self.empty, self.blocks_end, self.table_end, self.source_bytes, self.source_changed];
+        let numbers = [self.rows, self.empty, self.blocks_end, self.table_end, self.source_bytes, self.source_changed];
         numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
         bytes.extend_from_slice(&self.fingerprint);
         bytes.extend_from_slice(&self.tail);

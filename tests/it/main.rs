@@ -30,6 +30,7 @@ mod golden {
     mod unet;
 }
 mod hub;
+mod index;
 mod interrupt;
 mod learning;
 mod lr;

@@ -60,6 +60,7 @@ examples_of! {
     data: "data",
     data_shapes: "data shapes",
     data_augment: "data augment",
+    data_index: "data index",
     convert: "convert",
     inspect: "inspect",
     doctor: "doctor",
