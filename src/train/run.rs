@@ -336,6 +336,7 @@ impl Run {
             "global_seed": config.global_seed,
             "clips_per_step": config.clips_per_step(),
             "clips": self.dataset.len(),
+            "train_data": self.dataset.fingerprint(),
             "sample_size": data.sample_size,
             "sample_n_frames": self.recipe.frames,
             "sample_stride": data.sample_stride,
