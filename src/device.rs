@@ -83,7 +83,7 @@ impl DeviceChoice {
     }
 }
 
-/// The kind that frozen weights are kept in, and that the UNet computes in under autocast.
+/// The kind that frozen weights are kept in, and that networks compute in; what is trained stays in float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -94,7 +94,7 @@ pub enum Precision {
     Fp32,
     /// bfloat16.
     Bf16,
-    /// float16: sampling only.
+    /// float16; training scales its loss.
     Fp16,
 }
 

@@ -2,59 +2,20 @@
 //!
 //! Knows tensors and devices; knows nothing of models or training.
 
+mod autograd;
 mod cuda;
 mod ffi;
 mod map;
 mod threads;
 
+pub use autograd::{Block, frozen_conv2d, geglu, group_norm_silu, recompute};
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
 pub use threads::{Shared, parts, side_by_side};
 
 use std::ffi::{CStr, c_char};
 
-use tch::{Device, Kind, Tensor};
-
-/// Runs `body` under autocast to `kind` on `device`: matrix products and convolutions compute in `kind`, norms, softmax and
-/// losses in float32, as torch's autocast lists say. `Kind::Float` runs it as it is.
-pub fn autocast<T>(device: Device, kind: Kind, body: impl FnOnce() -> T) -> T {
-    if kind == Kind::Float {
-        return body();
-    }
-    let _guard = Autocast::enter(device.is_cuda(), kind);
-    body()
-}
-
-struct Autocast {
-    cuda: bool,
-    was_enabled: bool,
-    was_kind: i32,
-}
-
-impl Autocast {
-    fn enter(cuda: bool, kind: Kind) -> Autocast {
-        let mut guard = Autocast { cuda, was_enabled: false, was_kind: 0 };
-        // SAFETY: both pointers are to live fields of `guard`; the call keeps neither.
-        check(unsafe { ffi::ad_autocast_enter(cuda, scalar_type(kind), &mut guard.was_enabled, &mut guard.was_kind) });
-        guard
-    }
-}
-
-impl Drop for Autocast {
-    fn drop(&mut self) {
-        // SAFETY: takes plain values.
-        check(unsafe { ffi::ad_autocast_leave(self.cuda, self.was_enabled, self.was_kind) });
-    }
-}
-
-/// What libtorch numbers the kinds that autocast takes.
-fn scalar_type(kind: Kind) -> i32 {
-    match kind {
-        Kind::Half => 5,
-        Kind::BFloat16 => 15,
-        other => panic!("autocast to {other:?} is not a thing"),
-    }
-}
+use tch::Tensor;
 
 /// The hyper-parameters of one AdamW update, as in `torch.optim.AdamW`.
 #[derive(Clone, Copy, Debug)]

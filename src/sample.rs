@@ -13,7 +13,7 @@ use crate::{
     diffusion::{Ddim, NoiseSchedule, guided},
     frame::Frame,
     model::{clip::TextEncoder, unet::UNet, vae::Vae},
-    native::{self, autocast},
+    native,
     tokenizer::Tokenizer,
 };
 
@@ -31,7 +31,7 @@ pub struct Pipeline<'a> {
     pub schedule: &'a NoiseSchedule,
     /// Where all of them are.
     pub device: Device,
-    /// What the UNet computes in, under autocast; float32 means no autocast.
+    /// What the UNet computes in.
     pub kind: Kind,
 }
 
@@ -148,7 +148,7 @@ impl Pipeline<'_> {
     fn predict(&self, batch: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
         let (device, kind) = (self.device, self.kind);
         let forward = |unet: &UNet, (batch, timesteps, text): (Tensor, Tensor, Tensor)| {
-            no_grad(|| autocast(device, kind, || unet.forward(&batch, &timesteps, &text))).to_kind(Kind::Float)
+            no_grad(|| unet.forward(&batch, &timesteps, &text.to_kind(kind))).to_kind(Kind::Float)
         };
         let parts = if device.is_cuda() { 1 } else { native::parts(batch.size()[0] as usize) };
         if parts == 1 {

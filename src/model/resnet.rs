@@ -44,13 +44,13 @@ impl ResnetBlock {
 
     /// `x` is `[B·F, C, H, W]`; `time` is `[B, time_dim]`, one row per clip, for a block that takes one.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>, frames: i64) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward(x, frames).silu());
+        let h = self.conv1.forward(&self.norm1.forward_silu(x, frames));
         let h = match (&self.time_emb_proj, time) {
             (Some(project), Some(time)) => h + per_frame(&project.forward(&time.silu()), frames),
             (None, None) => h,
             _ => panic!("a time embedding was given to a block without one, or the other way round"),
         };
-        let h = self.conv2.forward(&self.norm2.forward(&h, frames).silu());
+        let h = self.conv2.forward(&self.norm2.forward_silu(&h, frames));
         match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x) + h,
             None => x + h,

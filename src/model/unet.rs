@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     native::Shared,
-    nn::{Conv2d, GroupNorm, Params},
+    nn::{Checkpointing, Conv2d, GroupNorm, Params},
 };
 
 /// The network; see [`Config`] for its sizes and [`motion::Config`] for what is put in for video.
@@ -33,6 +33,7 @@ pub struct UNet {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    checkpointing: Checkpointing,
 }
 
 // SAFETY: layers hold tensors and sizes: none keeps its `Params`, a `Cell` or an `Rc`.
@@ -52,10 +53,16 @@ impl UNet {
             up_blocks: layout.up(&(params / "up_blocks")),
             conv_norm_out: layout.norm_out(&(params / "conv_norm_out"), first),
             conv_out: Conv2d::new(&(params / "conv_out"), first, config.out_channels, 3),
+            checkpointing: Checkpointing::None,
         }
     }
 
-    /// The model's prediction for `latents_bcfhw` `[B, C, F, H, W]` at `timesteps` `[B]` under `text` `[B, L, D]`;
+    /// The same network, of which a backward pass computes again what `checkpointing` says.
+    pub fn with_checkpointing(self, checkpointing: Checkpointing) -> UNet {
+        UNet { checkpointing, ..self }
+    }
+
+    /// Computes in the kind of `text`. The model's prediction for `latents_bcfhw` `[B, C, F, H, W]` at `timesteps` `[B]` under `text` `[B, L, D]`;
     /// same shape as the latents.
     pub fn forward(&self, latents_bcfhw: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
         let (clips, channels, frames, height, width) = latents_bcfhw.size5().expect("[B, C, F, H, W]");
@@ -68,7 +75,7 @@ impl UNet {
     pub fn forward_folded(&self, sample: &Tensor, timesteps: &Tensor, text: &Tensor, frames: i64) -> Tensor {
         let kind = text.kind();
         let time = self.time_embedding.forward(timesteps, kind);
-        let inputs = blocks::Inputs { time: &time, text, frames };
+        let inputs = blocks::Inputs { time: &time, text, frames, checkpointing: self.checkpointing };
         let mut h = self.conv_in.forward(&sample.to_kind(kind));
         let mut skips = vec![h.shallow_clone()];
         for block in &self.down_blocks {
@@ -78,6 +85,6 @@ impl UNet {
         for block in &self.up_blocks {
             h = block.forward(h, &inputs, &mut skips);
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&h, frames).silu())
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&h, frames))
     }
 }

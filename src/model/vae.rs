@@ -167,7 +167,7 @@ impl Encoder {
             }
         }
         let h = self.mid_block.forward(&h);
-        self.conv_out.forward(&self.conv_norm_out.forward(&h, 1).silu())
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&h, 1))
     }
 }
 
@@ -213,7 +213,7 @@ impl Decoder {
                 h = upsampler.forward(&h, None);
             }
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&h, 1).silu())
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&h, 1))
     }
 }
 

@@ -5,9 +5,13 @@
 
 use std::path::PathBuf;
 
+/// The parts of the shim, side by side in this folder.
+const SOURCES: [&str; 2] = ["shim.cpp", "autograd.cpp"];
+
 fn main() {
-    println!("cargo:rerun-if-changed=src/native/shim.cpp");
-    println!("cargo:rerun-if-changed=src/native/build.rs");
+    for name in SOURCES.iter().chain(&["common.h", "build.rs"]) {
+        println!("cargo:rerun-if-changed=src/native/{name}");
+    }
     let lib = PathBuf::from(
         std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes where libtorch lies; run scripts/setup.sh"),
     );
@@ -22,7 +26,7 @@ fn main() {
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/native/shim.cpp")
+        .files(SOURCES.map(|name| format!("src/native/{name}")))
         .compile("animatediff_shim");
     println!("cargo:rustc-link-search=native={}", lib.display());
     for library in ["torch_cpu", "c10"] {

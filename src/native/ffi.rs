@@ -1,14 +1,12 @@
 //! The C signatures of `shim.cpp`.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
     pub fn ad_torch_version() -> *const c_char;
     pub fn ad_free(message: *const c_char);
-    pub fn ad_autocast_enter(cuda: bool, kind: i32, was_enabled: *mut bool, was_kind: *mut i32) -> *const c_char;
-    pub fn ad_autocast_leave(cuda: bool, was_enabled: bool, was_kind: i32) -> *const c_char;
     pub fn ad_fused_adamw(
         params: *const *const C_tensor,
         grads: *const *const C_tensor,
@@ -25,5 +23,33 @@ unsafe extern "C" {
     pub fn ad_total_norm(grads: *const *const C_tensor, count: usize, norm: *mut f64) -> *const c_char;
     pub fn ad_end_helpers();
     pub fn ad_add_grads(params: *const *const C_tensor, grads: *const *const C_tensor, count: usize) -> *const c_char;
+    pub fn ad_frozen_conv2d(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        stride: i64,
+        padding: i64,
+    ) -> *const c_char;
+    pub fn ad_group_norm_silu(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        groups: i64,
+        eps: f64,
+    ) -> *const c_char;
+    pub fn ad_geglu(out: *mut C_tensor, both: *const C_tensor) -> *const c_char;
+    pub fn ad_recompute(
+        out: *mut C_tensor,
+        variables: *const *const C_tensor,
+        total: usize,
+        count: usize,
+        context: *mut c_void,
+        run: unsafe extern "C" fn(*mut c_void, *const *mut C_tensor, usize, *mut C_tensor) -> *const c_char,
+        drop: unsafe extern "C" fn(*mut c_void),
+    ) -> *const c_char;
+    pub fn ad_assign(target: *mut C_tensor, source: *const C_tensor);
+    pub fn ad_duplicate(text: *const c_char) -> *const c_char;
     pub fn ad_scale(grads: *const *const C_tensor, count: usize, factor: f64) -> *const c_char;
 }

@@ -1,37 +1,13 @@
 // What this program needs of libtorch and tch 0.24 does not bind. Functions that can fail return null, or an error message that
 // the caller frees with `ad_free`. Tensors are `at::Tensor*`, borrowed.
-#include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 #include <torch/version.h>
 
 #include <cstdlib>
-#include <cstring>
-#include <vector>
 
-namespace {
+#include "common.h"
 
-template <typename F>
-const char* guarded(F&& body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  }
-}
-
-std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
-  std::vector<at::Tensor> out;
-  out.reserve(count);
-  for (size_t i = 0; i < count; i++) out.push_back(*tensors[i]);
-  return out;
-}
-
-c10::DeviceType device_type(bool cuda) { return cuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU; }
-
-}  // namespace
+using animatediff::guarded;
+using animatediff::list;
 
 // libgomp's, of OpenMP 5.0; weak, for runtimes that have none.
 extern "C" int omp_pause_resource_all(int kind) __attribute__((weak));
@@ -42,27 +18,6 @@ extern "C" {
 const char* ad_torch_version() { return TORCH_VERSION; }
 
 void ad_free(const char* message) { std::free(const_cast<char*>(message)); }
-
-// Switches autocast to `kind` (an at::ScalarType) on one device type; the state before goes to `was_enabled`, `was_kind`.
-const char* ad_autocast_enter(bool cuda, int kind, bool* was_enabled, int* was_kind) {
-  return guarded([&] {
-    const auto device = device_type(cuda);
-    *was_enabled = at::autocast::is_autocast_enabled(device);
-    *was_kind = static_cast<int>(at::autocast::get_autocast_dtype(device));
-    at::autocast::increment_nesting();
-    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
-    at::autocast::set_autocast_enabled(device, true);
-  });
-}
-
-const char* ad_autocast_leave(bool cuda, bool was_enabled, int was_kind) {
-  return guarded([&] {
-    const auto device = device_type(cuda);
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(device, was_enabled);
-    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(was_kind));
-  });
-}
 
 // One AdamW update of all parameters, in place: decoupled weight decay, no amsgrad. `steps` are 0-d float32 counters of the
 // updates so far; they are advanced here, as the kernel corrects its moments by the number of this update and leaves it alone.

@@ -2,7 +2,11 @@
 
 use tch::Tensor;
 
-use super::params::{Init, Params};
+use super::{
+    in_kind,
+    params::{Init, Params},
+};
+use crate::native::frozen_conv2d;
 
 /// A square-kernel convolution with bias.
 #[derive(Debug)]
@@ -35,9 +39,13 @@ impl Conv2d {
         Conv2d { padding, ..self }
     }
 
-    /// `[N, in, H, W]` to `[N, out, H', W']`.
+    /// `[N, in, H, W]` to `[N, out, H', W']`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+        let (weight, bias) = (in_kind(&self.weight, x.kind()), in_kind(&self.bias, x.kind()));
+        if weight.requires_grad() || bias.requires_grad() || !x.requires_grad() {
+            return x.conv2d(&weight, Some(&bias), [self.stride; 2], [self.padding; 2], [1, 1], 1);
+        }
+        frozen_conv2d(x, &weight, &bias, self.stride, self.padding)
     }
 }
 
@@ -60,8 +68,9 @@ impl Conv1d {
         }
     }
 
-    /// `[N, in, L]` to `[N, out, L]`.
+    /// `[N, in, L]` to `[N, out, L]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv1d(&self.weight, Some(&self.bias), 1, self.padding, 1, 1)
+        let (weight, bias) = (in_kind(&self.weight, x.kind()), in_kind(&self.bias, x.kind()));
+        x.conv1d(&weight, Some(&bias), 1, self.padding, 1, 1)
     }
 }

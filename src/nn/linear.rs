@@ -2,7 +2,10 @@
 
 use tch::Tensor;
 
-use super::params::{Init, Params};
+use super::{
+    in_kind,
+    params::{Init, Params},
+};
 
 /// `y = x Wᵀ + b (+ scale · up(down(x)))`.
 #[derive(Debug)]
@@ -43,13 +46,15 @@ impl Linear {
         }
     }
 
-    /// `[…, in]` to `[…, out]`.
+    /// `[…, in]` to `[…, out]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let y = x.linear(&self.weight, self.bias.as_ref());
+        let kind = x.kind();
+        let y = x.linear(&in_kind(&self.weight, kind), self.bias.as_ref().map(|bias| in_kind(bias, kind)));
         match &self.lora {
             None => y,
             Some(pair) => {
-                let delta = x.linear(&pair.down, None::<&Tensor>).linear(&pair.up, None::<&Tensor>);
+                let low = x.linear(&in_kind(&pair.down, kind), None::<&Tensor>);
+                let delta = low.linear(&in_kind(&pair.up, kind), None::<&Tensor>);
                 if pair.scale == 1.0 { y + delta } else { y + delta * pair.scale }
             }
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::params::{Init, Params};
+use crate::native::group_norm_silu;
 
 /// Over what a GroupNorm of a video model takes its statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,23 +45,45 @@ impl GroupNorm {
 
     /// `x` is `[B·F, C, H, W]`, row `b·F + f`; `frames` is F.
     pub fn forward(&self, x: &Tensor, frames: i64) -> Tensor {
+        self.within_scope(x, frames, |x| {
+            affine(x, [&self.weight, &self.bias], |x, weight, bias| {
+                x.group_norm(self.groups, Some(weight), Some(bias), self.eps, true)
+            })
+        })
+    }
+
+    /// SiLU of the same; keeps less for a backward pass than the two by themselves.
+    pub fn forward_silu(&self, x: &Tensor, frames: i64) -> Tensor {
+        self.within_scope(x, frames, |x| {
+            affine(x, [&self.weight, &self.bias], |x, weight, bias| {
+                group_norm_silu(x, weight, bias, self.groups, self.eps)
+            })
+        })
+    }
+
+    /// `normalise` on rows whose statistics are taken together.
+    fn within_scope(&self, x: &Tensor, frames: i64, normalise: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
         if self.scope == NormScope::Frame || frames == 1 {
-            return self.normalise(x);
+            return normalise(x);
         }
         let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
         let clips_bcfhw = x.view([rows / frames, frames, channels, height, width]).transpose(1, 2);
-        self.normalise(&clips_bcfhw.contiguous()).transpose(1, 2).reshape([rows, channels, height, width])
-    }
-
-    fn normalise(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = (fitting(&self.weight, x), fitting(&self.bias, x));
-        x.group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true)
+        normalise(&clips_bcfhw.contiguous()).transpose(1, 2).reshape([rows, channels, height, width])
     }
 }
 
-/// A parameter in the kind of `x`. Float32 ones stay: kernels take them beside any `x`, and a trained one must not be rounded.
-fn fitting(parameter: &Tensor, x: &Tensor) -> Tensor {
-    if parameter.kind() == Kind::Float { parameter.shallow_clone() } else { parameter.to_kind(x.kind()) }
+/// A norm in the kind of `x` with the kinds of weight and bias that its kernels take. Those of the CPU take float32 beside any
+/// `x`. Those of CUDA take the kind of `x` only, to which frozen ones are rounded; trained ones must not be, whose updates are
+/// smaller than what bf16 tells apart: there the norm is float32.
+fn affine(x: &Tensor, [weight, bias]: [&Tensor; 2], norm: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Tensor) -> Tensor {
+    let kind = x.kind();
+    if weight.kind() == kind || (weight.kind() == Kind::Float && !x.device().is_cuda()) {
+        return norm(x, weight, bias);
+    }
+    if weight.requires_grad() {
+        return norm(&x.to_kind(Kind::Float), weight, bias).to_kind(kind);
+    }
+    norm(x, &weight.to_kind(kind), &bias.to_kind(kind))
 }
 
 /// LayerNorm over the last axis, eps 1e-5.
@@ -81,7 +104,8 @@ impl LayerNorm {
 
     /// `[…, features]` to the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = (fitting(&self.weight, x), fitting(&self.bias, x));
-        x.layer_norm(self.weight.size(), Some(&weight), Some(&bias), 1e-5, true)
+        affine(x, [&self.weight, &self.bias], |x, weight, bias| {
+            x.layer_norm(weight.size(), Some(weight), Some(bias), 1e-5, true)
+        })
     }
 }

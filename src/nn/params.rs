@@ -202,6 +202,14 @@ impl Params {
         })
     }
 
+    /// The trained tensors that were built at this place, in the order of their names.
+    pub fn trained_here(&self) -> Vec<Tensor> {
+        let inside = self.name("");
+        let trained = &self.build.state.borrow().store.trained;
+        let here = trained.range(inside.clone()..).take_while(|(name, _)| name.starts_with(&inside));
+        here.map(|(_, tensor)| tensor.shallow_clone()).collect()
+    }
+
     /// Ends a build: the tensors, and what the source was short of. Call it on the root when the model stands.
     pub fn finish(self) -> (Store, Problems) {
         let mut state = self.build.state.borrow_mut();

@@ -7,7 +7,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Config, draws::Draws, pixels, recipe::Recipe, trainer::Weights};
-use crate::{assemble::Base, data::Sample, frame::Frame, model::vae::Vae, native::autocast, sample::reconstruct};
+use crate::{
+    assemble::Base,
+    data::Sample,
+    frame::Frame,
+    model::vae::{Posterior, Vae},
+    sample::reconstruct,
+};
 
 /// The objective of `train vae`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,13 +79,12 @@ impl Autoencoder {
     /// Reconstruction and weighted KL divergence of the samples' pictures.
     pub fn loss(&self, samples: &[Sample], draws: &Draws) -> Tensor {
         let pictures = pixels::batch(samples, self.device);
-        let (again, mean, logvar) = autocast(self.device, self.kind, || {
-            let posterior = self.vae.encode(&pictures);
-            let noise = draws.posterior.flatten(0, 1).view_as(&posterior.mean);
-            (self.vae.decode(&posterior.sample(&noise)), posterior.mean, posterior.logvar)
-        });
-        let error = again.to_kind(Kind::Float) - pictures;
-        let (mean, logvar) = (mean.to_kind(Kind::Float), logvar.to_kind(Kind::Float));
+        let posterior = self.vae.encode(&pictures.to_kind(self.kind));
+        let (mean, logvar) = (posterior.mean.to_kind(Kind::Float), posterior.logvar.to_kind(Kind::Float));
+        let posterior = Posterior { mean, logvar };
+        let latents = posterior.sample(&draws.posterior.flatten(0, 1).view_as(&posterior.mean));
+        let error = self.vae.decode(&latents.to_kind(self.kind)).to_kind(Kind::Float) - pictures;
+        let Posterior { mean, logvar } = posterior;
         let error = match self.objective.reconstruction {
             Reconstruction::L1 => error.abs().mean(Kind::Float),
             Reconstruction::L2 => error.square().mean(Kind::Float),

@@ -15,6 +15,7 @@ use crate::{
     device::{DeviceChoice, Precision},
     diffusion::{self, PredictionType, Weighting},
     model::unet::motion,
+    nn::Checkpointing,
 };
 
 /// A run. Keys of the official `training.yaml` and `image_finetune.yaml` keep their names, and -1 means "not set" where it
@@ -138,8 +139,8 @@ pub struct Config {
     pub device: DeviceChoice,
     /// Attention is always memory-efficient here; only `true` is meaningful.
     pub enable_xformers_memory_efficient_attention: Always,
-    /// Recomputing activations; not yet available.
-    pub gradient_checkpointing: motion::Never,
+    /// What a backward pass computes again instead of keeping it: `none`, `blocks` or `full`.
+    pub gradient_checkpointing: Checkpointing,
     /// Names the folder `debug`, and empties it first.
     pub is_debug: bool,
 }
@@ -255,7 +256,7 @@ impl Default for Config {
             precision: Precision::Auto,
             device: DeviceChoice::Auto,
             enable_xformers_memory_efficient_attention: Always,
-            gradient_checkpointing: motion::Never,
+            gradient_checkpointing: Checkpointing::None,
             is_debug: false,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
         unet::{UNet, motion},
         vae::Vae,
     },
-    native::{self, autocast},
+    native,
     sample::{Networks, Pipeline},
 };
 
@@ -42,7 +42,6 @@ impl Question {
 struct Judge<'a> {
     schedule: &'a NoiseSchedule,
     weighting: diffusion::Weighting,
-    device: Device,
     kind: Kind,
 }
 
@@ -51,7 +50,7 @@ impl Judge<'_> {
     fn error(&self, unet: &UNet, question: &Question) -> Tensor {
         let Question { clean, noise, timesteps, text } = question;
         diffusion::loss(self.schedule, clean, noise, timesteps, self.weighting, |noisy, timesteps| {
-            autocast(self.device, self.kind, || unet.forward(noisy, timesteps, text))
+            unet.forward(noisy, timesteps, &text.to_kind(self.kind))
         })
     }
 }
@@ -141,8 +140,8 @@ impl Denoiser {
     }
 
     fn judge(&self) -> Judge<'_> {
-        let Networks { schedule, device, kind, .. } = &self.networks;
-        Judge { schedule, weighting: self.weighting, device: *device, kind: *kind }
+        let Networks { schedule, kind, .. } = &self.networks;
+        Judge { schedule, weighting: self.weighting, kind: *kind }
     }
 
     fn question(&self, samples: &[Sample], draws: &Draws) -> Question {

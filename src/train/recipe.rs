@@ -118,7 +118,7 @@ impl Recipe {
         }
         let architecture = parts.motion.as_ref().map(|motion| motion.config.clone());
         let (unet, store) = parts.build(self.plan.clone(), device, kind)?;
-        Ok((unet, store, architecture))
+        Ok((unet.with_checkpointing(config.gradient_checkpointing), store, architecture))
     }
 
     /// The text encoder and its tensors.

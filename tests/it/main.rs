@@ -36,6 +36,7 @@ mod learning;
 mod lr;
 mod metrics;
 mod objective;
+mod recompute;
 mod reproduce;
 mod resume;
 mod selfcheck;

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     model::resnet::{self, Downsample, ResnetBlock, Upsample},
-    nn::{GroupNorm, NormScope, Params},
+    native::{Block, Shared},
+    nn::{Checkpointing, GroupNorm, NormScope, Params, Unit},
 };
 
 /// What every block is given besides its activations.
@@ -20,24 +21,64 @@ pub struct Inputs<'a> {
     pub text: &'a Tensor,
     /// Frames per clip.
     pub frames: i64,
+    /// What a backward pass computes again.
+    pub checkpointing: Checkpointing,
+}
+
+impl Inputs<'_> {
+    fn resnet(&self, resnet: &Unit<ResnetBlock>, x: &Tensor) -> Tensor {
+        let again = self.checkpointing != Checkpointing::None;
+        resnet.forward(&[x.shallow_clone(), self.time.shallow_clone()], self.frames, again)
+    }
+
+    /// A block that looks at the text.
+    fn transformer<B: Block>(&self, block: &Unit<B>, x: &Tensor) -> Tensor {
+        let again = self.checkpointing == Checkpointing::Full;
+        block.forward(&[x.shallow_clone(), self.text.shallow_clone()], self.frames, again)
+    }
+}
+
+// SAFETY: layers hold tensors and sizes, as in the whole network.
+unsafe impl Shared for ResnetBlock {}
+// SAFETY: likewise.
+unsafe impl Shared for SpatialTransformer {}
+// SAFETY: likewise.
+unsafe impl Shared for MotionModule {}
+
+impl Block for ResnetBlock {
+    fn run(&self, inputs: &[Tensor], frames: i64) -> Tensor {
+        self.forward(&inputs[0], inputs.get(1), frames)
+    }
+}
+
+impl Block for SpatialTransformer {
+    fn run(&self, inputs: &[Tensor], _frames: i64) -> Tensor {
+        self.forward(&inputs[0], &inputs[1])
+    }
+}
+
+impl Block for MotionModule {
+    fn run(&self, inputs: &[Tensor], frames: i64) -> Tensor {
+        self.forward(&inputs[0], &inputs[1], frames)
+    }
 }
 
 /// One step of a level: residual block, then what follows it.
 #[derive(Debug)]
 struct Layer {
-    resnet: ResnetBlock,
-    attention: Option<SpatialTransformer>,
-    motion: Option<MotionModule>,
+    resnet: Unit<ResnetBlock>,
+    attention: Option<Unit<SpatialTransformer>>,
+    motion: Option<Unit<MotionModule>>,
 }
 
 impl Layer {
     fn forward(&self, x: &Tensor, inputs: &Inputs) -> Tensor {
-        let mut h = self.resnet.forward(x, Some(inputs.time), inputs.frames);
+        let mut h = inputs.resnet(&self.resnet, x);
         if let Some(attention) = &self.attention {
-            h = attention.forward(&h, inputs.text);
+            h = inputs.transformer(attention, &h);
         }
         if let Some(motion) = &self.motion {
-            h = motion.forward(&h, inputs.text, inputs.frames);
+            h = inputs.transformer(motion, &h);
         }
         h
     }
@@ -70,13 +111,13 @@ impl DownBlock {
 #[derive(Debug)]
 pub struct MidBlock {
     first: Layer,
-    last: ResnetBlock,
+    last: Unit<ResnetBlock>,
 }
 
 impl MidBlock {
     /// Keeps the shape.
     pub fn forward(&self, x: Tensor, inputs: &Inputs) -> Tensor {
-        self.last.forward(&self.first.forward(&x, inputs), Some(inputs.time), inputs.frames)
+        inputs.resnet(&self.last, &self.first.forward(&x, inputs))
     }
 }
 
@@ -144,7 +185,7 @@ impl<'a> Layout<'a> {
         let motion = self.motion.is_some_and(motion::Config::in_mid_block);
         MidBlock {
             first: self.layer(params, 0, width, width, Some(level), motion),
-            last: ResnetBlock::new(&(params / "resnets" / 1), width, width, self.resnet()),
+            last: self.resnet(&(params / "resnets" / 1), width, width),
         }
     }
 
@@ -196,26 +237,28 @@ impl<'a> Layout<'a> {
                 groups: config.norm_num_groups,
                 linear_projection: config.use_linear_projection,
             };
-            SpatialTransformer::new(&(block / "attentions" / index), width, options)
+            Unit::new(&(block / "attentions" / index), |params| SpatialTransformer::new(params, width, options))
         };
         let module = |motion: &motion::Config| {
-            let params = block / "motion_modules" / index;
-            MotionModule::new(&params, width, config.norm_num_groups, config.cross_attention_dim, motion)
+            Unit::new(&(block / "motion_modules" / index), |params| {
+                MotionModule::new(params, width, config.norm_num_groups, config.cross_attention_dim, motion)
+            })
         };
         Layer {
-            resnet: ResnetBlock::new(&(block / "resnets" / index), inputs, width, self.resnet()),
+            resnet: self.resnet(&(block / "resnets" / index), inputs, width),
             attention: attention_level.map(attention),
             motion: self.motion.filter(|_| motion).map(module),
         }
     }
 
-    fn resnet(&self) -> resnet::Options {
-        resnet::Options {
+    fn resnet(&self, params: &Params, inputs: i64, outputs: i64) -> Unit<ResnetBlock> {
+        let options = resnet::Options {
             groups: self.config.norm_num_groups,
             eps: self.config.norm_eps,
             time_dim: Some(4 * self.config.block_out_channels[0]),
             norm_scope: self.norm_scope(),
-        }
+        };
+        Unit::new(params, |params| ResnetBlock::new(params, inputs, outputs, options))
     }
 
     fn norm_scope(&self) -> NormScope {

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use crate::native::geglu;
 use crate::nn::{Attention, Conv2d, GroupNorm, LayerNorm, Linear, Params};
 
 /// GroupNorm → projection → one transformer block → projection, with a residual around all of it.
@@ -134,7 +135,6 @@ impl FeedForward {
 
     /// `[…, C]` to the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let both = self.proj.forward(x).chunk(2, -1);
-        self.out.forward(&(&both[0] * both[1].gelu("none")))
+        self.out.forward(&geglu(&self.proj.forward(x)))
     }
 }
