@@ -9,6 +9,7 @@ pub mod folder;
 pub mod infer;
 mod motion;
 mod outline;
+mod pool;
 
 pub use base::{Base, BaseFiles, SCHEDULER, TextExtras, configs_metadata, read_unet};
 pub use error::AssembleError;
@@ -17,6 +18,7 @@ pub use motion::{
     read_lora, read_motion_lora, released,
 };
 pub use outline::{as_tensors, outline};
+pub use pool::Pool;
 
 use tch::{Device, Kind};
 

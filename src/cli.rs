@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. The only part of the program that prints: results to standard output,
 //! progress and logs to standard error.
 
+mod bench;
 mod convert;
 pub mod data;
 mod doctor;
@@ -54,6 +55,8 @@ enum Command {
     Convert(convert::Args),
     /// Say what a weight file holds
     Inspect(inspect::Args),
+    /// Measure the speed of this build on this machine, on random weights
+    Bench(bench::Args),
     /// Say what this machine and this build can do
     Doctor(doctor::Args),
 }
@@ -96,6 +99,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Data(args) => data::run(&args),
         Command::Convert(args) => convert::run(args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

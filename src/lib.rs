@@ -13,9 +13,11 @@
 //! - [`sample`] and [`train`];
 //! - [`eval`]: what clips show, measured;
 //! - [`config`]: what users write, in layers; [`reproduce`]: the recipe's claims, trained and measured;
+//! - [`bench`]: how fast all of it is;
 //! - [`cli`]: the commands, the only part that prints.
 
 pub mod assemble;
+pub mod bench;
 pub mod cli;
 pub mod clip;
 pub mod config;

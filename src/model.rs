@@ -3,5 +3,6 @@
 
 pub mod clip;
 pub mod resnet;
+pub mod sizes;
 pub mod unet;
 pub mod vae;

@@ -1,5 +1,9 @@
 //! CLIP's tokenizer: a prompt to a fixed number of token ids, 77 in Stable Diffusion.
 
+mod vocabulary;
+
+pub use vocabulary::Vocabulary;
+
 use std::{
     fs,
     ops::Range,

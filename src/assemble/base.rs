@@ -9,12 +9,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use super::{AssembleError, build, infer};
+use super::{AssembleError, Pool, build, infer, outline};
 use crate::{
     diffusion, hub,
     model::{
         clip::{self, TextEncoder},
-        unet,
+        sizes::Sizes,
+        unet::{self, UNet},
         vae::{self, Vae},
     },
     nn::{Params, Plan, Store},
@@ -50,6 +51,8 @@ pub struct Base {
     pub notes: Vec<String>,
     parts: Parts,
     mixed: bool,
+    /// Where weights come from that are in no file.
+    pool: Option<Pool>,
 }
 
 /// Where each part's weights are: a file, or a folder.
@@ -135,6 +138,22 @@ impl Base {
         Ok(base)
     }
 
+    /// A base of random weights, which are made when they are asked for; only its tokenizer is in files.
+    pub fn random(sizes: Sizes, pool: Pool, tokenizer: &Path) -> Base {
+        let nowhere = || PathBuf::from("random weights");
+        Base {
+            origin: nowhere(),
+            unet: sizes.unet,
+            vae: sizes.vae,
+            text: sizes.text,
+            noise_scheduler_kwargs: diffusion::Config::scaled_linear(),
+            notes: Vec::new(),
+            parts: Parts { unet: nowhere(), vae: nowhere(), text: nowhere(), tokenizer: tokenizer.to_owned() },
+            mixed: false,
+            pool: Some(pool),
+        }
+    }
+
     fn of_folder(origin: &Path, dir: &Path) -> Result<Base, AssembleError> {
         let not = |reason: &str| AssembleError::NotABase { path: origin.to_owned(), reason: reason.into() };
         if !dir.is_dir() {
@@ -166,6 +185,7 @@ impl Base {
                 tokenizer: dir.join("tokenizer"),
             },
             mixed: false,
+            pool: None,
         })
     }
 
@@ -208,6 +228,7 @@ impl Base {
                 tokenizer: tokenizer_beside(path),
             },
             mixed: false,
+            pool: None,
         })
     }
 
@@ -376,17 +397,26 @@ impl Base {
 
     /// The UNet's tensors.
     pub fn unet_tensors(&self) -> Result<NamedTensors, AssembleError> {
-        Part::UNet.read(&self.parts.unet)
+        match &self.pool {
+            Some(pool) => Ok(pool.fill(outline(|params| UNet::new(params, &self.unet, None)))),
+            None => Part::UNet.read(&self.parts.unet),
+        }
     }
 
     /// The VAE's.
     pub fn vae_tensors(&self) -> Result<NamedTensors, AssembleError> {
-        Part::Vae.read(&self.parts.vae)
+        match &self.pool {
+            Some(pool) => Ok(pool.fill(outline(|params| Vae::new(params, &self.vae)))),
+            None => Part::Vae.read(&self.parts.vae),
+        }
     }
 
     /// The text encoder's.
     pub fn text_tensors(&self) -> Result<NamedTensors, AssembleError> {
-        Part::Text.read(&self.parts.text)
+        match &self.pool {
+            Some(pool) => Ok(pool.fill(outline(|params| TextEncoder::new(params, &self.text)))),
+            None => Part::Text.read(&self.parts.text),
+        }
     }
 
     /// Where the UNet's weights are, for messages.

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::AssembleError;
+use super::{AssembleError, Pool, outline};
 use crate::{
     diffusion, hub,
     model::unet::{
-        self,
+        self, UNet,
         motion::{self, AttentionType},
     },
     weights::{Content, Dialect, Identified, Lora, LoraFile, LowRankUse, NamedTensors},
@@ -47,6 +47,13 @@ impl Motion {
     /// A new module, to be trained.
     pub fn fresh(config: motion::Config) -> Motion {
         Motion { config, noise_scheduler_kwargs: diffusion::Config::default(), tensors: NamedTensors::new() }
+    }
+
+    /// A module of random weights for a base of `unet`.
+    pub fn random(config: motion::Config, unet: &unet::Config, pool: &Pool) -> Motion {
+        let mut outline = outline(|params| UNet::new(params, unet, Some(&config)));
+        outline.retain(|name, _| name.contains("motion_modules."));
+        Motion { tensors: pool.fill(outline), ..Motion::fresh(config) }
     }
 
     /// Reads a module in whatever names. Its architecture is `config`, or what its metadata, its configuration or its keys say.

@@ -1,7 +1,5 @@
 //! `animatediff init`: a base model with random weights, in the diffusers layout.
 
-mod vocabulary;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -10,10 +8,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use serde_json::json;
 use tch::{Kind, Tensor};
 
-use self::vocabulary::Vocabulary;
 use super::{as_usage, usage};
 use crate::{
     assemble::{folder::write_configs, random},
@@ -22,10 +18,12 @@ use crate::{
     diffusion, files,
     model::{
         clip::{self, TextEncoder},
+        sizes::Sizes,
         unet::{self, Heads, UNet},
         vae::{self, Vae},
     },
     nn::Store,
+    tokenizer::Vocabulary,
     weights::write::write_safetensors,
 };
 
@@ -110,7 +108,7 @@ fn check_room(out: &Path, overwrite: bool) -> Result<()> {
 }
 
 fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
-    let (unet_config, vae_config, text_config) = preset.sizes();
+    let Sizes { unet: unet_config, vae: vae_config, text: text_config } = preset.sizes();
     let make =
         |name: &str| fs::create_dir_all(dir.join(name)).with_context(|| format!("{}: cannot be made", dir.display()));
     for name in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
@@ -123,7 +121,7 @@ fn write(dir: &Path, preset: Preset, kind: Kind) -> Result<i64> {
     let (_, encoder) = random(|params| TextEncoder::new(params, &text_config));
     parameters += weights(&dir.join("text_encoder/model.safetensors"), wordy(encoder), kind)?;
     write_configs(dir, &unet_config, &vae_config, &text_config, diffusion::Config::scaled_linear().process())?;
-    tokenizer(&dir.join("tokenizer"), &preset.vocabulary(), &text_config)?;
+    preset.vocabulary().write(&dir.join("tokenizer"), &text_config)?;
     text(
         &dir.join("README.md"),
         "# A random base model\n\nWritten by `animatediff init`. Its weights are random: it has learned nothing.\n",
@@ -170,29 +168,6 @@ fn weights(path: &Path, store: Store, kind: Kind) -> Result<i64> {
     Ok(tensors.values().map(|tensor| tensor.numel() as i64).sum())
 }
 
-/// Its two special tokens take the last two ids, where CLIP has them.
-fn tokenizer(dir: &Path, vocabulary: &Vocabulary, text_config: &clip::Config) -> Result<()> {
-    let &clip::Config { vocab_size: size, max_position_embeddings: length, .. } = text_config;
-    let special = |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
-    let (start, end) = (special("<|startoftext|>"), special("<|endoftext|>"));
-    let specials = json!({"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": "<|endoftext|>"});
-    let config = json!({
-        "add_prefix_space": false,
-        "bos_token": start,
-        "eos_token": end,
-        "unk_token": end,
-        "pad_token": "<|endoftext|>",
-        "do_lower_case": true,
-        "errors": "replace",
-        "model_max_length": length,
-        "tokenizer_class": "CLIPTokenizer",
-    });
-    text(&dir.join("merges.txt"), &vocabulary.merges())?;
-    text(&dir.join("vocab.json"), &serde_json::to_string(&vocabulary.json(size))?)?;
-    text(&dir.join("special_tokens_map.json"), &format!("{specials:#}\n"))?;
-    text(&dir.join("tokenizer_config.json"), &format!("{config:#}\n"))
-}
-
 fn text(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("{}: cannot be written", path.display()))
 }
@@ -205,39 +180,20 @@ impl Preset {
         }
     }
 
-    fn sizes(self) -> (unet::Config, vae::Config, clip::Config) {
-        let sizes = |channels: [i64; 4], heads, groups, cross, sample_size| unet::Config {
-            block_out_channels: channels.to_vec(),
-            attention_head_dim: Heads::All(heads),
-            norm_num_groups: groups,
-            cross_attention_dim: cross,
-            sample_size,
-            ..unet::Config::default()
-        };
-        let autoencoder = |channels: [i64; 4], groups| vae::Config {
-            block_out_channels: channels.to_vec(),
-            norm_num_groups: groups,
-            ..vae::Config::default()
-        };
-        let encoder = |width| clip::Config {
-            vocab_size: self.vocabulary().len(),
-            hidden_size: width,
-            intermediate_size: 2 * width,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            ..clip::Config::default()
-        };
+    fn sizes(self) -> Sizes {
+        let vocabulary = self.vocabulary().size();
         match self {
-            Preset::Tiny => (sizes([32, 64, 64, 64], 4, 8, 32, 8), autoencoder([16, 32, 32, 32], 8), encoder(32)),
-            Preset::Shapes => {
-                (shapes_unet(), shapes_vae(), clip::Config { max_position_embeddings: SHAPES_TOKENS, ..encoder(96) })
-            }
-            Preset::Small => (
-                sizes([128, 256, 512, 512], 8, 32, 768, 32),
-                autoencoder([64, 128, 256, 256], 32),
-                clip::Config::default(),
-            ),
-            Preset::Sd15 => (unet::Config::default(), vae::Config::default(), clip::Config::default()),
+            Preset::Tiny => Sizes::tiny(vocabulary),
+            Preset::Shapes => Sizes {
+                unet: shapes_unet(),
+                vae: shapes_vae(),
+                text: clip::Config {
+                    max_position_embeddings: SHAPES_TOKENS,
+                    ..clip::Config::two_layers(vocabulary, 96)
+                },
+            },
+            Preset::Small => Sizes::small(),
+            Preset::Sd15 => Sizes::default(),
         }
     }
 }

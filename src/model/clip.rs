@@ -50,6 +50,18 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A small one: two layers of four heads.
+    pub fn two_layers(vocab_size: i64, hidden_size: i64) -> Config {
+        Config {
+            vocab_size,
+            hidden_size,
+            intermediate_size: 2 * hidden_size,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            ..Config::default()
+        }
+    }
+
     /// What cannot be built, and why.
     pub fn check(&self) -> Result<(), String> {
         let (width, heads) = (self.hidden_size, self.num_attention_heads);

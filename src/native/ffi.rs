@@ -51,5 +51,7 @@ unsafe extern "C" {
     ) -> *const c_char;
     pub fn ad_assign(target: *mut C_tensor, source: *const C_tensor);
     pub fn ad_duplicate(text: *const c_char) -> *const c_char;
+    pub fn ad_cuda_peak_memory(device: i32, allocated: *mut i64, reserved: *mut i64) -> *const c_char;
+    pub fn ad_cuda_reset_peak_memory(device: i32) -> *const c_char;
     pub fn ad_scale(grads: *const *const C_tensor, count: usize, factor: f64) -> *const c_char;
 }

@@ -1,5 +1,6 @@
 // What this program needs of libtorch and tch 0.24 does not bind. Functions that can fail return null, or an error message that
 // the caller frees with `ad_free`. Tensors are `at::Tensor*`, borrowed.
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/version.h>
 
 #include <cstdlib>
@@ -53,6 +54,22 @@ const char* ad_scale(at::Tensor* const* grads, size_t count, double factor) {
 void ad_end_helpers() {
   constexpr int soft = 1;
   if (omp_pause_resource_all) omp_pause_resource_all(soft);
+}
+
+// The most bytes that a CUDA device had in tensors, and held for them, since the peaks were last reset.
+const char* ad_cuda_peak_memory(int device, int64_t* allocated, int64_t* reserved) {
+  return guarded([&] {
+    const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(device));
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    *allocated = stats.allocated_bytes[all].peak;
+    *reserved = stats.reserved_bytes[all].peak;
+  });
+}
+
+const char* ad_cuda_reset_peak_memory(int device) {
+  return guarded([&] {
+    c10::getDeviceAllocator(c10::DeviceType::CUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));
+  });
 }
 
 // Adds each of `grads` to the gradient of its parameter. An undefined one is none.

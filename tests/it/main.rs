@@ -1,11 +1,13 @@
 //! One binary for all tests: libtorch links once.
 
 mod attention;
+mod bench;
 mod board;
 mod checkpoint;
 mod child;
 mod cli {
     //! The program from end to end, as lines that a user types.
+    mod bench;
     mod configs;
     mod help;
     mod refusals;

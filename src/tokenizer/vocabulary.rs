@@ -1,12 +1,19 @@
 //! The tokenizers of random bases: CLIP's construction, with a vocabulary that ships with the program, or one that has a
 //! token for every word of a small world.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::Path,
+};
 
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-const MERGES: &str = include_str!("../../../data/tokenizer/merges.txt");
-const VOCABULARY: &str = include_str!("../../../data/tokenizer/vocab.json");
+use crate::model::clip;
+
+const MERGES: &str = include_str!("../../data/tokenizer/merges.txt");
+const VOCABULARY: &str = include_str!("../../data/tokenizer/vocab.json");
 
 /// Every byte, alone and at the end of a word.
 const BYTES: usize = 512;
@@ -39,12 +46,12 @@ impl Vocabulary {
     }
 
     /// Tokens, the two special ones included.
-    pub fn len(&self) -> i64 {
+    pub fn size(&self) -> i64 {
         self.tokens.len() as i64 + 2
     }
 
     /// `vocab.json` for a text encoder of `size` tokens: the special ones are the last two, where CLIP has them.
-    pub fn json(&self, size: i64) -> Value {
+    fn json(&self, size: i64) -> Value {
         let mut ids: Map<String, Value> =
             self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
         ids.insert("<|startoftext|>".into(), json!(size - 2));
@@ -53,9 +60,42 @@ impl Vocabulary {
     }
 
     /// `merges.txt`.
-    pub fn merges(&self) -> String {
+    fn merges(&self) -> String {
         let lines = self.merges.iter().map(|(left, right)| format!("{left} {right}\n"));
         std::iter::once("#version: 0.2\n".to_owned()).chain(lines).collect()
+    }
+
+    /// Writes the files of a `tokenizer` folder for the text encoder of `config`: the two special tokens take the last two ids,
+    /// where CLIP has them.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn write(&self, dir: &Path, config: &clip::Config) -> Result<()> {
+        let &clip::Config { vocab_size: size, max_position_embeddings: length, .. } = config;
+        let special = |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
+        let (start, end) = (special("<|startoftext|>"), special("<|endoftext|>"));
+        let specials = json!({"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": "<|endoftext|>"});
+        let config = json!({
+            "add_prefix_space": false,
+            "bos_token": start,
+            "eos_token": end,
+            "unk_token": end,
+            "pad_token": "<|endoftext|>",
+            "do_lower_case": true,
+            "errors": "replace",
+            "model_max_length": length,
+            "tokenizer_class": "CLIPTokenizer",
+        });
+        let files = [
+            ("merges.txt", self.merges()),
+            ("vocab.json", serde_json::to_string(&self.json(size))?),
+            ("special_tokens_map.json", format!("{specials:#}\n")),
+            ("tokenizer_config.json", format!("{config:#}\n")),
+        ];
+        files.iter().try_for_each(|(name, text)| {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("{}: cannot be written", path.display()))
+        })
     }
 
     /// Adds the merges that make one token of what is left of `word` after all merges so far. Those go first in every word, so
