@@ -12,6 +12,7 @@ use super::{
 use crate::{
     data::{Sample, Size},
     device::{DeviceChoice, Precision},
+    nn::Checkpointing,
     train::{
         Config, Stage,
         recipe::Recipe,
@@ -21,9 +22,9 @@ use crate::{
 
 /// Updates on random clips: `case.warmup` and one more that are not counted, then `case.steps`. What the VAE makes of the clips
 /// is kept from the first update on, as with a cache of latents; captions go through the text encoder each time.
-pub fn run(case: &Case) -> Result<Report> {
+pub fn run(case: &Case, checkpointing: Checkpointing) -> Result<Report> {
     let (trainer, build, _) = timed(|| {
-        let (world, config) = (World::new(case)?, config(case));
+        let (world, config) = (World::new(case)?, config(case, checkpointing));
         let recipe = Recipe::new(Stage::Motion, &config);
         let trainer = Trainer::new(&config, &recipe, &world.base, case.steps + 1, case.device)?;
         measure::finish(case.device);
@@ -57,7 +58,7 @@ pub fn run(case: &Case) -> Result<Report> {
         "build_s": round(build, 3),
         "warmup_s": round(warmup, 3),
         "time_to_first_step_s": first.map(|seconds| round(seconds, 3)),
-        "grad_ckpt": "none",
+        "grad_ckpt": checkpointing,
         "encode": "cached",
         "adamw": "fused",
         "trainable_m": round(trained as f64 / 1e6, 3),
@@ -69,7 +70,7 @@ pub fn run(case: &Case) -> Result<Report> {
     Ok(Report::new("train-motion", case, measured))
 }
 
-fn config(case: &Case) -> Config {
+fn config(case: &Case, checkpointing: Checkpointing) -> Config {
     let mut config = Config::for_stage(Stage::Motion);
     config.unet_additional_kwargs = Some(case.architecture());
     config.train_data.sample_size = Size::square(case.size as usize);
@@ -78,6 +79,7 @@ fn config(case: &Case) -> Config {
     config.global_seed = case.seed as u64;
     config.cfg_random_null_text = false;
     config.cache_latents = true;
+    config.gradient_checkpointing = checkpointing;
     config.device = match case.device {
         Device::Cuda(index) => DeviceChoice::Cuda(index),
         _ => DeviceChoice::Cpu,

@@ -13,15 +13,33 @@ use super::usage;
 use crate::{
     bench::{self, Case, Report, Scale, Version, measure},
     device::{DeviceChoice, Precision},
+    nn::Checkpointing,
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  animatediff bench sample --scale tiny --frames 8
-  animatediff bench sample --scale sd15 --size 256 --frames 8 --steps 3 \\
-      --dtype bf16 --json
-  animatediff bench train-motion --scale tiny --frames 8 --steps 10
+  animatediff bench sample --scale tiny --frames 8 --steps 4
+The other kinds of work have examples of their own: animatediff bench sample --help.
 scripts/bench_side_by_side.sh runs the same beside diffusers";
+const SAMPLE_EXAMPLES: &str = "\
+Examples:
+  animatediff bench sample --scale tiny --frames 4 --steps 3
+  animatediff bench sample --scale tiny --frames 4 --steps 3 --no-cfg --json
+With --scale sd15 it takes 5 GB of memory and, on a CPU, minutes";
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  animatediff bench train-motion --scale tiny --frames 4 --steps 2
+  animatediff bench train-motion --scale tiny --frames 4 --steps 2 \\
+      --grad-ckpt full --json
+With --scale sd15 it takes 15 GB of memory and, on a CPU, minutes";
+const DECODE_EXAMPLES: &str = "\
+Examples:
+  animatediff bench vae-decode --scale tiny --frames 4 --repeat 3";
+const STARTUP_EXAMPLES: &str = "\
+Examples:
+  animatediff bench startup --scale tiny --frames 4 --repeat 3
+  animatediff bench startup --scale tiny --frames 4 --weights-dir weights/
+With --scale sd15 it writes 2.9 GB of weights (bf16), or twice as much";
 
 /// Measure the speed of this build on this machine, on random weights
 #[derive(Debug, clap::Args)]
@@ -34,12 +52,16 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Work {
     /// Text, denoising steps and VAE: a clip from noise
+    #[command(after_help = SAMPLE_EXAMPLES)]
     Sample(SampleArgs),
     /// Updates of the motion module on random clips
+    #[command(after_help = TRAIN_EXAMPLES)]
     TrainMotion(TrainArgs),
     /// Latents to pictures
+    #[command(after_help = DECODE_EXAMPLES)]
     VaeDecode(DecodeArgs),
     /// A fresh process, from its start to the first denoising step: weights are read from files
+    #[command(after_help = STARTUP_EXAMPLES)]
     Startup(StartupArgs),
 }
 
@@ -107,6 +129,9 @@ struct TrainArgs {
     /// Updates before them, besides the first
     #[arg(long, default_value_t = 1)]
     warmup: usize,
+    /// What the backward pass computes again instead of keeping it
+    #[arg(long, value_enum, default_value_t = CheckpointingArg::None)]
+    grad_ckpt: CheckpointingArg,
 }
 
 #[derive(Debug, clap::Args)]
@@ -177,6 +202,16 @@ enum MotionArg {
     V2,
     /// Without
     V3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CheckpointingArg {
+    /// Nothing
+    None,
+    /// Residual blocks
+    Blocks,
+    /// Residual blocks, spatial transformers and motion modules
+    Full,
 }
 
 /// Measures, and prints what came of it.
@@ -255,7 +290,12 @@ impl TrainArgs {
             ..self.common.case(256)?
         };
         case.check().map_err(usage)?;
-        self.common.print(&bench::train::run(&case)?);
+        let checkpointing = match self.grad_ckpt {
+            CheckpointingArg::None => Checkpointing::None,
+            CheckpointingArg::Blocks => Checkpointing::Blocks,
+            CheckpointingArg::Full => Checkpointing::Full,
+        };
+        self.common.print(&bench::train::run(&case, checkpointing)?);
         Ok(())
     }
 }

@@ -40,7 +40,17 @@ fn updates_are_measured_and_learn_something() {
     positive(&report, &STEPS);
     positive(&report, &PROCESS);
     positive(&report, &["trainable_m", "loss_first", "loss_last"]);
-    assert_eq!(report["tag"], "here");
+    assert_eq!((&report["tag"], &report["grad_ckpt"]), (&"here".into(), &"none".into()));
+}
+
+/// The same losses, whatever is computed again.
+#[test]
+fn updates_are_the_same_with_less_memory() {
+    let line =
+        "animatediff bench train-motion --size 32 --frames 2 --steps 2 --dtype fp32 --device cpu --json --grad-ckpt";
+    let [none, full] = ["none", "full"].map(|name| report(&format!("{line} {name}")));
+    assert_eq!((&none["loss_first"], &none["loss_last"]), (&full["loss_first"], &full["loss_last"]));
+    assert_eq!((&none["grad_ckpt"], &full["grad_ckpt"]), (&"none".into(), &"full".into()));
 }
 
 #[test]

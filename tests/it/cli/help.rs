@@ -63,5 +63,10 @@ examples_of! {
     data_index: "data index",
     convert: "convert",
     inspect: "inspect",
+    bench: "bench",
+    bench_sample: "bench sample",
+    bench_train_motion: "bench train-motion",
+    bench_vae_decode: "bench vae-decode",
+    bench_startup: "bench startup",
     doctor: "doctor",
 }
