@@ -2,10 +2,13 @@
 //! `scripts/peer_bench.py` does with diffusers. Prints nothing.
 //!
 //! [`sample`], [`train`], [`decode`] and [`startup`] each do one kind of work, through the code that users' commands go
-//! through; [`flops`] counts what they compute, [`measure`] reads the clocks.
+//! through, and so does [`data`], which reads clips, and [`index`], which makes a list of many; [`flops`] counts what they
+//! compute, [`measure`] reads the clocks.
 
+pub mod data;
 pub mod decode;
 pub mod flops;
+pub mod index;
 pub mod measure;
 pub mod sample;
 pub mod startup;

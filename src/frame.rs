@@ -11,7 +11,32 @@ pub struct Frame {
     pub rgb: Vec<u8>,
 }
 
+/// One picture as three planes of bytes, wherever they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planes<'a> {
+    /// Pixels per row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Bytes from one row of a plane to the next.
+    pub stride: usize,
+    /// Red, green and blue.
+    pub rgb: [&'a [u8]; 3],
+}
+
 impl Frame {
+    /// The picture's planes, made in `buffer`.
+    pub(crate) fn planes<'a>(&self, buffer: &'a mut Vec<u8>) -> Planes<'a> {
+        let (width, height, area) = (self.width, self.height, self.width * self.height);
+        buffer.resize(3 * area, 0);
+        let (red, rest) = buffer.split_at_mut(area);
+        let (green, blue) = rest.split_at_mut(area);
+        for (at, &[r, g, b]) in self.rgb.as_chunks::<3>().0.iter().enumerate() {
+            (red[at], green[at], blue[at]) = (r, g, b);
+        }
+        Planes { width, height, stride: width, rgb: [red, green, blue] }
+    }
+
     /// A frame of the one colour `rgb`.
     pub fn filled(width: usize, height: usize, rgb: [u8; 3]) -> Frame {
         Frame { width, height, rgb: rgb.repeat(width * height) }

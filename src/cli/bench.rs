@@ -1,5 +1,7 @@
 //! `animatediff bench`: how fast this build is on this machine.
 
+mod data;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -63,6 +65,9 @@ enum Work {
     /// A fresh process, from its start to the first denoising step: weights are read from files
     #[command(after_help = STARTUP_EXAMPLES)]
     Startup(StartupArgs),
+    /// Clips from files to pixels, or an index of many clips
+    #[command(after_help = data::EXAMPLES)]
+    Data(data::DataArgs),
 }
 
 /// What all take.
@@ -221,6 +226,10 @@ pub fn run(args: &Args) -> Result<()> {
         Work::TrainMotion(args) => args.run(),
         Work::VaeDecode(args) => args.run(),
         Work::Startup(args) => args.run(),
+        Work::Data(args) => {
+            print(&args.run()?, args.json);
+            Ok(())
+        }
     }
 }
 

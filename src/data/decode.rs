@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::choice::{self, Choice, TooShort};
 use super::faults::Failure;
-use super::{Config, Dataset, picture, pixels};
+use super::pixels::{self, Pixels};
+use super::{Config, Dataset, picture};
 use crate::frame::Frame;
 use crate::video::Video;
 
@@ -43,25 +44,25 @@ impl Dataset {
     ) -> Result<Sample, Failure> {
         let config = self.config();
         let row = self.row(item)?;
-        let (frames, flip) = read(config, &self.place(&row), choose)?;
+        let pixels = read(config, &self.place(&row), choose)?;
         Ok(Sample {
             position: 0,
             id: row.id(),
             caption: row.caption.to_string(),
-            pixels: pixels::pixels(&frames, config.sample_size, flip),
-            frames: frames.len(),
+            pixels,
+            frames: config.sample_n_frames,
             height: config.sample_size.height,
             width: config.sample_size.width,
         })
     }
 }
 
-/// Reads the frames that `choose` picks from however many there are.
+/// The pixels of the frames that `choose` picks from however many there are.
 fn read(
     config: &Config,
     path: &Path,
     mut choose: impl FnMut(usize) -> Result<Choice, TooShort>,
-) -> Result<(Vec<Frame>, bool), Failure> {
+) -> Result<Vec<f32>, Failure> {
     let mut chosen = |available: usize| {
         choose(available).map_err(|short| Failure::TooShort {
             path: path.to_path_buf(),
@@ -69,17 +70,20 @@ fn read(
             needed: short.needed,
         })
     };
+    let size = config.sample_size;
     if path.is_dir() {
         let files = picture::frames_in(path)?;
         let choice = chosen(files.len())?;
-        Ok((picture::read_frames(path, &files, &choice.frames)?, choice.flip))
+        Ok(pixels::pixels(&picture::read_frames(path, &files, &choice.frames)?, size, choice.flip))
     } else if config.sample_n_frames == 1 && picture::has_picture_extension(path) {
         let choice = chosen(1)?;
-        Ok((vec![picture::read(path)?], choice.flip))
+        Ok(pixels::pixels(&[picture::read(path)?], size, choice.flip))
     } else {
         let mut video = Video::open(path)?;
         let choice = chosen(video.len())?;
-        Ok((video.read(&choice.frames)?, choice.flip))
+        let mut pixels = Pixels::new(size, choice.flip, choice.frames.len());
+        video.read_planes(&choice.frames, |planes, times| (0..times).for_each(|_| pixels.push(planes)))?;
+        Ok(pixels.finish())
     }
 }
 

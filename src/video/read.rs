@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use ffmpeg_next::{Dictionary, Error, Packet, codec, decoder, format, frame};
+use ffmpeg_next::{Dictionary, Discard, Error, Packet, codec, decoder, format, frame};
 
 use super::VideoError;
 use super::convert::Converter;
 use super::demux::{self, Track};
-use crate::frame::Frame;
+use crate::frame::{Frame, Planes};
 
 /// A jump to a key frame costs about as much as decoding so many frames.
 const WORTH_A_SEEK: usize = 8;
@@ -33,7 +33,10 @@ impl Video {
     pub fn open(path: &Path) -> Result<Video, VideoError> {
         let mut input = demux::open(path)?;
         let track = demux::scan(path, &mut input)?;
-        let cursor = Cursor::at_start(path, &track)?;
+        let cursor = match track.stamps {
+            Some(_) => Cursor::at_end(path, input, &track)?,
+            None => Cursor::at_start(path, &track)?,
+        };
         let size = (cursor.decoder.width() as usize, cursor.decoder.height() as usize);
         let seeks = track.stamps.is_some();
         Ok(Video { path: path.to_path_buf(), track, size, cursor, converter: Converter::default(), seeks })
@@ -58,27 +61,78 @@ impl Video {
     /// The frames at the display-order `indices`, which may repeat and must not fall.
     pub fn read(&mut self, indices: &[usize]) -> Result<Vec<Frame>, VideoError> {
         let mut frames: Vec<Frame> = Vec::with_capacity(indices.len());
-        let mut previous = None;
-        for &index in indices {
-            match previous {
-                Some(last) if last > index => {
-                    return Err(VideoError::Order { path: self.path.clone(), frame: index, previous: last });
-                }
-                Some(last) if last == index => frames.push(frames.last().expect("one was read before").clone()),
-                _ => frames.push(self.frame(index)?),
-            }
-            previous = Some(index);
-        }
+        self.each(indices, |converter, picture, times| {
+            frames.push(converter.rgb(picture)?);
+            let last = frames.len() - 1;
+            (1..times).for_each(|_| frames.push(frames[last].clone()));
+            Ok(())
+        })?;
         Ok(frames)
     }
 
-    fn frame(&mut self, index: usize) -> Result<Frame, VideoError> {
-        if index >= self.len() {
-            return Err(VideoError::OutOfRange { path: self.path.clone(), frame: index, frames: self.len() });
+    /// As [`Video::read`], without keeping the frames: `take` gets the planes of each, and how many times it was asked for in a row.
+    pub(crate) fn read_planes(
+        &mut self,
+        indices: &[usize],
+        mut take: impl FnMut(&Planes, usize),
+    ) -> Result<(), VideoError> {
+        self.each(indices, |converter, picture, times| {
+            take(&converter.planes(picture)?, times);
+            Ok(())
+        })
+    }
+
+    fn each(
+        &mut self,
+        indices: &[usize],
+        mut take: impl FnMut(&mut Converter, &frame::Video, usize) -> Result<(), Error>,
+    ) -> Result<(), VideoError> {
+        self.check(indices)?;
+        self.expect(indices);
+        for run in indices.chunk_by(|a, b| a == b) {
+            let index = run[0];
+            let picture = self.frame(index)?;
+            if is_damaged(&picture) {
+                return Err(self.decode_error(index, Error::InvalidData));
+            }
+            take(&mut self.converter, &picture, run.len()).map_err(|error| self.decode_error(index, error))?;
         }
+        Ok(())
+    }
+
+    fn check(&self, indices: &[usize]) -> Result<(), VideoError> {
+        let path = || self.path.clone();
+        if let Some(pair) = indices.windows(2).find(|pair| pair[0] > pair[1]) {
+            return Err(VideoError::Order { path: path(), frame: pair[1], previous: pair[0] });
+        }
+        match indices.last() {
+            Some(&frame) if frame >= self.len() => {
+                Err(VideoError::OutOfRange { path: path(), frame, frames: self.len() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the cursor which frames are wanted, so that it leaves out others that no frame leans on.
+    fn expect(&mut self, indices: &[usize]) {
+        let Some(stamps) = &self.track.stamps else { return };
+        if !self.seeks || !self.cursor.can_leave_out() {
+            return;
+        }
+        let first = indices.first().map(|index| stamps.all[*index]);
+        if first.is_some_and(|first| first <= self.cursor.left_out) {
+            self.cursor.next = usize::MAX;
+        }
+        // Whoever takes frames one by one will ask for the next one, too.
+        let one_by_one = matches!(indices, [index] if *index == self.cursor.next);
+        let wanted = if one_by_one { &[] } else { indices };
+        self.cursor.wanted = wanted.iter().map(|index| stamps.all[*index]).collect();
+    }
+
+    fn frame(&mut self, index: usize) -> Result<frame::Video, VideoError> {
         if self.seeks {
             match self.by_stamp(index)? {
-                Sought::Found(picture) => return self.rgb(index, &picture),
+                Sought::Found(picture) => return Ok(picture),
                 // Other frames may well be read by a jump.
                 Sought::Unreadable => {}
                 Sought::Elsewhere => {
@@ -88,8 +142,7 @@ impl Video {
             }
             self.cursor = Cursor::at_start(&self.path, &self.track)?;
         }
-        let picture = self.by_counting(index)?;
-        self.rgb(index, &picture)
+        self.by_counting(index)
     }
 
     /// Looks for the frame with the stamp of `index`, from the nearest key frame before it.
@@ -150,13 +203,6 @@ impl Video {
         }
     }
 
-    fn rgb(&mut self, index: usize, picture: &frame::Video) -> Result<Frame, VideoError> {
-        if is_damaged(picture) {
-            return Err(self.decode_error(index, Error::InvalidData));
-        }
-        self.converter.rgb(picture).map_err(|error| self.decode_error(index, error))
-    }
-
     fn decode_error(&mut self, frame: usize, error: Error) -> VideoError {
         // The decoder is in an unknown state: the next read starts anew.
         self.cursor.next = usize::MAX;
@@ -188,14 +234,24 @@ struct Cursor {
     /// Stamp of the key frame that decoding started from. Frames shown before it lean on frames that were not decoded.
     start: i64,
     ended: bool,
+    /// Stamps, rising, of the frames that will be asked for; none when all have to be decoded.
+    wanted: Vec<i64>,
+    /// Stamp of the last frame that was not decoded because nobody wanted it.
+    left_out: i64,
 }
 
 impl Cursor {
     fn at_start(path: &Path, track: &Track) -> Result<Cursor, VideoError> {
-        let input = demux::open(path)?;
+        let cursor = Cursor::at_end(path, demux::open(path)?, track)?;
+        Ok(Cursor { next: 0, ..cursor })
+    }
+
+    /// Over what was read to its end: the first frame takes a jump.
+    fn at_end(path: &Path, input: format::context::Input, track: &Track) -> Result<Cursor, VideoError> {
         let decoder = open_decoder(&input, track)
             .map_err(|error| VideoError::NotAVideo { path: path.to_path_buf(), reason: error.to_string() })?;
-        Ok(Cursor { input, decoder, next: 0, start: i64::MIN, ended: false })
+        let (wanted, left_out) = (Vec::new(), i64::MIN);
+        Ok(Cursor { input, decoder, next: usize::MAX, start: i64::MIN, ended: false, wanted, left_out })
     }
 
     /// Whether decoding began at a key frame that was sought, and not at the start of the file.
@@ -209,7 +265,7 @@ impl Cursor {
         let micros =
             (i128::from(key) * 1_000_000 * i128::from(base.0)).div_euclid(i128::from(base.1.max(1))) as i64 + 1;
         self.decoder.flush();
-        (self.next, self.start, self.ended) = (0, key, false);
+        (self.next, self.start, self.ended, self.left_out) = (0, key, false, i64::MIN);
         self.input.seek(micros, ..micros).is_ok() && self.starts_at_or_before(key, track)
     }
 
@@ -218,7 +274,7 @@ impl Cursor {
         match self.next_packet(track.index) {
             Ok(Some(packet)) if packet.is_key() && packet.pts().is_some_and(|stamp| stamp <= key) => {
                 self.start = packet.pts().unwrap_or(key);
-                self.decoder.send_packet(&packet).is_ok()
+                self.send(&packet).is_ok()
             }
             _ => false,
         }
@@ -257,10 +313,27 @@ impl Cursor {
             self.ended = true;
             return self.decoder.send_eof();
         };
-        match self.decoder.send_packet(&packet) {
+        match self.send(&packet) {
             Err(_) if packet.pts().is_some_and(|stamp| stamp < self.start) => Ok(()),
             sent => sent,
         }
+    }
+}
+
+impl Cursor {
+    /// Whether frames that no other leans on are told apart by the decoder. Of H.264 that is part of the format, and half of the
+    /// frames that an encoder makes are such; in other formats they are few, or what leans on what is less certain.
+    fn can_leave_out(&self) -> bool {
+        self.decoder.id() == codec::Id::H264
+    }
+
+    /// Gives the decoder a packet. A frame that nobody wants is not decoded unless another one may lean on it.
+    fn send(&mut self, packet: &Packet) -> Result<(), Error> {
+        let unwanted =
+            packet.pts().filter(|stamp| !self.wanted.is_empty() && self.wanted.binary_search(stamp).is_err());
+        self.decoder.skip_frame(if unwanted.is_some() { Discard::NonReference } else { Discard::Default });
+        self.left_out = self.left_out.max(unwanted.unwrap_or(i64::MIN));
+        self.decoder.send_packet(packet)
     }
 }
 

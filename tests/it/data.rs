@@ -976,6 +976,7 @@ fn commands_refuse_what_they_cannot_do_before_they_begin() {
 mod videos {
     use super::*;
     use crate::video::{cut, number_of};
+    use animatediff::video::Video;
 
     #[test]
     fn videos_load_at_the_frames_that_were_chosen() {
@@ -998,6 +999,33 @@ mod videos {
                 number_of(&Frame { width: 128, height: 32, rgb })
             });
             assert_eq!(shown.collect::<Vec<_>>(), expected.into_iter().map(Some).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn pixels_of_a_video_are_those_of_its_frames() {
+        for name in ["pyramid", "interlaced", "open_gop"] {
+            let folder = folder();
+            let path = Path::new("tests/clips").join(name).with_extension("mp4");
+            fs::copy(&path, folder.path().join("a.mp4")).unwrap();
+            let config = Config {
+                videos: Some(folder.path().into()),
+                caption: Some("a clip".into()),
+                sample_size: Size { height: 40, width: 56 },
+                sample_n_frames: 4,
+                horizontal_flip: true,
+                short_clips: ShortClips::Denser,
+                ..Config::default()
+            };
+            let dataset = Dataset::open(&config).unwrap();
+            let mut video = Video::open(&path).unwrap();
+            let all = video.read(&(0..video.len()).collect::<Vec<_>>()).unwrap();
+            for position in 0..12 {
+                let choice = choice::choose(&config, all.len(), &mut choice::random(3, position)).unwrap();
+                let frames: Vec<Frame> = choice.frames.iter().map(|index| all[*index].clone()).collect();
+                let expected = pixels::pixels(&frames, config.sample_size, choice.flip);
+                assert!(dataset.decode(3, position).unwrap().pixels == expected, "{name} at {position}");
+            }
         }
     }
 

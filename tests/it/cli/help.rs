@@ -68,5 +68,6 @@ examples_of! {
     bench_train_motion: "bench train-motion",
     bench_vae_decode: "bench vae-decode",
     bench_startup: "bench startup",
+    bench_data: "bench data",
     doctor: "doctor",
 }
