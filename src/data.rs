@@ -1,15 +1,16 @@
 //! Training clips: from a CSV or a folder to pixels, in an order that only the seed and the position decide.
 //!
-//! [`Dataset`] lists the clips of a CSV, of an [`index`] of one, or of a [`folder`]; [`order`] says which one stands at a
+//! [`Dataset`] lists the clips of a CSV, of an [`index`] of one, of a [`folder`] or of tar archives; [`order`] says which one stands at a
 //! position of the endless stream, [`choice`] picks its frames, [`decode`] reads them and [`pixels`] brings them to size;
 //! [`loader`] does this ahead of time on several threads.
 //! [`shapes`] and [`augment`] make clips, which [`mod@write`] keeps. Nothing here knows tensors, text encoders or the training loop.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod archive;
 pub mod augment;
 pub mod choice;
 mod dataset;
@@ -19,10 +20,12 @@ pub mod folder;
 pub mod index;
 pub mod loader;
 pub mod order;
+mod patterns;
 pub mod picture;
 pub mod pixels;
 mod rows;
 pub mod shapes;
+mod shards;
 mod table;
 pub mod write;
 
@@ -43,6 +46,12 @@ pub struct Config {
     pub video_folder: Option<PathBuf>,
     /// A folder of clips with captions in `.txt` files of the same name; instead of a CSV.
     pub videos: Option<PathBuf>,
+    /// Tar archives of clips with captions, as WebDataset writes them; instead of a CSV. A name or a list of names, in which `{000..099}` and
+    /// `*` stand for many.
+    #[serde(deserialize_with = "one_or_many")]
+    pub shards: Vec<String>,
+    /// Neighbouring clips of the archives that are shuffled among one another; the archives are shuffled, too.
+    pub shuffle_buffer: usize,
     /// The caption of clips in `videos` that have no `.txt`.
     pub caption: Option<String>,
     /// Size of the pixels that come out.
@@ -67,6 +76,8 @@ impl Default for Config {
             csv_path: None,
             video_folder: None,
             videos: None,
+            shards: Vec::new(),
+            shuffle_buffer: 2048,
             caption: None,
             sample_size: Size::square(256),
             sample_stride: 4,
@@ -101,24 +112,56 @@ impl Config {
         if self.sample_size.height == 0 || self.sample_size.width == 0 {
             return bad("`sample_size` is 0; give a size in pixels, such as 256 or [height, width]");
         }
-        match (&self.csv_path, &self.videos) {
-            (None, None) => bad("no training clips are named; set `csv_path` with `video_folder`, or `videos`"),
-            (Some(_), Some(_)) => bad("both `csv_path` and `videos` are set; keep the one that is meant"),
-            (None, Some(_)) if self.video_folder.is_some() => {
-                bad("`video_folder` goes with `csv_path`; remove it, or `videos`")
-            }
-            (Some(_), None) if self.caption.is_some() => {
+        if self.shuffle_buffer == 0 {
+            return bad("`shuffle_buffer` is 0; give 1 to keep the order of the archives");
+        }
+        let sources = [
+            ("csv_path", self.csv_path.is_some()),
+            ("videos", self.videos.is_some()),
+            ("shards", !self.shards.is_empty()),
+        ];
+        let set: Vec<&str> = sources.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
+        match set[..] {
+            [] => bad("no training clips are named; set `csv_path` with `video_folder`, or `videos`, or `shards`"),
+            [first, second, ..] => bad(&format!("both `{first}` and `{second}` are set; keep the one that is meant")),
+            ["csv_path"] if self.caption.is_some() => {
                 bad("`caption` goes with `videos`; a CSV brings its own captions: remove it")
             }
+            ["shards"] if self.caption.is_some() => {
+                bad("`caption` goes with `videos`; archives bring their own captions: remove it")
+            }
+            [other @ ("videos" | "shards")] if self.video_folder.is_some() => {
+                bad(&format!("`video_folder` goes with `csv_path`; remove it, or `{other}`"))
+            }
+            [other] if other != "shards" && self.shuffle_buffer != Config::default().shuffle_buffer => bad(&format!(
+                "`shuffle_buffer` goes with `shards`; clips of `{other}` are shuffled all together: remove it"
+            )),
             _ => Ok(()),
         }
     }
 
-    /// The table or the folder that the clips come from, by its name.
+    /// The table, the folder or the first archives that the clips come from, by its name.
     pub fn source(&self) -> String {
-        let name = self.csv_path.as_ref().or(self.videos.as_ref()).and_then(|path| path.file_name());
+        let shards = self.shards.first().map(Path::new);
+        let path = self.csv_path.as_deref().or(self.videos.as_deref()).or(shards);
+        let name = path.and_then(|path| path.file_name());
         name.map_or(String::new(), |name| name.to_string_lossy().into_owned())
     }
+}
+
+/// A name, or a list of names.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "the name of an archive such as `data/{000..099}.tar`, or a list of such names")]
+    enum Names {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Option::<Names>::deserialize(from)? {
+        None => Vec::new(),
+        Some(Names::One(name)) => vec![name],
+        Some(Names::Many(names)) => names,
+    })
 }
 
 /// What happens to videos that are too short for `sample_n_frames` and `sample_stride`.

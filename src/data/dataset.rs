@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::faults::{DataError, Failure, fault};
 use super::index::{self, Index};
+use super::patterns;
 use super::rows::{Fingerprint, Row};
+use super::shards::Shards;
 use super::table::Table;
 use super::{Config, folder, order};
 
@@ -27,6 +29,16 @@ enum Rows {
     Listed(Vec<Item>),
     /// In a file that is mapped.
     Indexed(Arc<Index>),
+    /// Of archives, in a file that is mapped.
+    Archived(Arc<Shards>),
+}
+
+/// A clip that is about to be read.
+pub(super) enum Place {
+    /// A file, or a folder of frames.
+    Path(PathBuf),
+    /// A member of an archive: what it is called in messages, and its bytes.
+    Bytes(PathBuf, Vec<u8>),
 }
 
 /// One clip of a list in memory.
@@ -44,10 +56,12 @@ impl Dataset {
     /// `video_folder`, or below the CSV's own folder), or `name,contentUrl` (the last part of the address, below
     /// `video_folder`); others are ignored. An index gives the same clips in the same order as the CSV that it was made of.
     /// A folder holds videos, folders of numbered pictures and, for one frame per item, pictures, each with its caption in
-    /// a `.txt` of the same name, or with the configured `caption`.
+    /// a `.txt` of the same name, or with the configured `caption`. Tar archives hold videos (and pictures, for one frame per item)
+    /// with their captions in a `.txt` or `.json` of the same name.
     pub fn open(config: &Config) -> Result<Dataset, DataError> {
         config.check()?;
         match (&config.csv_path, &config.videos) {
+            _ if !config.shards.is_empty() => Dataset::from_shards(config),
             (Some(path), _) if index::is_index(path) => Dataset::from_index(config, path),
             (Some(path), _) => Dataset::from_csv(config, path),
             (None, Some(path)) => Dataset::from_folder(config, path),
@@ -74,6 +88,9 @@ impl Dataset {
 
     fn from_index(config: &Config, path: &Path) -> Result<Dataset, DataError> {
         let index = Index::open(path)?;
+        if index.archives().is_some() {
+            return Err(fault(path, "an index of archives; name the archives themselves in `shards`"));
+        }
         let root = root(path, config.video_folder.as_deref(), index.source_folder())?;
         warn_of_empty(path, index.empty_captions(), index.len());
         let (fingerprint, or_folder) = (index.fingerprint(), index.names_folders());
@@ -83,6 +100,15 @@ impl Dataset {
     fn from_folder(config: &Config, path: &Path) -> Result<Dataset, DataError> {
         let items = folder::items(path, config)?;
         Ok(Dataset::listed(config, path.to_path_buf(), items, false))
+    }
+
+    fn from_shards(config: &Config) -> Result<Dataset, DataError> {
+        let paths = patterns::files(&config.shards)?;
+        let shards = Shards::open(&paths, config.shuffle_buffer, config.sample_n_frames == 1)?;
+        warn_of_empty(&paths[0], shards.empty_captions(), shards.len());
+        let (fingerprint, root) = (shards.fingerprint(), PathBuf::new());
+        let rows = Rows::Archived(shards.into());
+        Ok(Dataset { config: config.clone(), root, rows, fingerprint, or_folder: false })
     }
 
     fn listed(config: &Config, root: PathBuf, items: Vec<Item>, or_folder: bool) -> Dataset {
@@ -98,6 +124,7 @@ impl Dataset {
         match &self.rows {
             Rows::Listed(items) => items.len(),
             Rows::Indexed(index) => index.len(),
+            Rows::Archived(shards) => shards.len(),
         }
     }
 
@@ -106,14 +133,18 @@ impl Dataset {
         &self.config
     }
 
-    /// A hash of all names and captions in their order: the same for a CSV and for its index.
+    /// A hash of all names and captions in their order, and of what else decides which clip comes when: the same for a CSV and for
+    /// its index.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
     /// Number of the clip that stands at `position` of the stream of `seed`.
     pub fn item_at(&self, seed: u64, position: u64) -> usize {
-        order::item(seed, position, self.len())
+        match &self.rows {
+            Rows::Archived(shards) => shards.item_at(seed, position),
+            _ => order::item(seed, position, self.len()),
+        }
     }
 
     /// File and caption of clip number `item`, which must be below [`Dataset::len`].
@@ -124,6 +155,7 @@ impl Dataset {
         match &self.rows {
             Rows::Listed(items) => Ok(items[item].row()),
             Rows::Indexed(index) => index.row(item),
+            Rows::Archived(shards) => shards.row(item),
         }
     }
 
@@ -137,13 +169,24 @@ impl Dataset {
         self.row(item).map_or("", |row| row.caption)
     }
 
-    /// Where the clip lies. It need not be there: that is found out when it is decoded. The root where [`Dataset::row`] fails.
+    /// Where the clip lies. It need not be there: that is found out when it is decoded. Of an archive, words that say which, the byte and
+    /// the member's name. The root where [`Dataset::row`] fails.
     pub fn path(&self, item: usize) -> PathBuf {
-        self.row(item).map_or_else(|_| self.root.clone(), |row| self.place(&row))
+        self.row(item).map_or_else(|_| self.root.clone(), |row| self.path_of(&row))
     }
 
-    /// Where the clip of a row lies.
-    pub(super) fn place(&self, row: &Row) -> PathBuf {
+    /// The clip of a row, read if it is in an archive.
+    pub(super) fn place(&self, row: &Row) -> Result<Place, Failure> {
+        match &self.rows {
+            Rows::Archived(shards) => Ok(Place::Bytes(shards.name(row), shards.read(row)?)),
+            _ => Ok(Place::Path(self.path_of(row))),
+        }
+    }
+
+    fn path_of(&self, row: &Row) -> PathBuf {
+        if let Rows::Archived(shards) = &self.rows {
+            return shards.name(row);
+        }
         let path = self.root.join(row.file);
         if self.or_folder && !path.exists() && path.with_extension("").is_dir() {
             return path.with_extension("");
@@ -154,7 +197,7 @@ impl Dataset {
 
 impl Item {
     fn row(&self) -> Row<'_> {
-        Row { file: &self.file, caption: &self.caption }
+        Row { file: &self.file, caption: &self.caption, member: None }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::choice::{self, Choice, TooShort};
+use super::dataset::Place;
 use super::faults::Failure;
 use super::pixels::{self, Pixels};
 use super::{Config, Dataset, picture};
@@ -44,7 +45,7 @@ impl Dataset {
     ) -> Result<Sample, Failure> {
         let config = self.config();
         let row = self.row(item)?;
-        let pixels = read(config, &self.place(&row), choose)?;
+        let pixels = read(config, self.place(&row)?, choose)?;
         Ok(Sample {
             position: 0,
             id: row.id(),
@@ -60,26 +61,30 @@ impl Dataset {
 /// The pixels of the frames that `choose` picks from however many there are.
 fn read(
     config: &Config,
-    path: &Path,
+    place: Place,
     mut choose: impl FnMut(usize) -> Result<Choice, TooShort>,
 ) -> Result<Vec<f32>, Failure> {
-    let mut chosen = |available: usize| {
-        choose(available).map_err(|short| Failure::TooShort {
-            path: path.to_path_buf(),
-            available,
-            needed: short.needed,
-        })
-    };
     let size = config.sample_size;
-    if path.is_dir() {
-        let files = picture::frames_in(path)?;
+    let (path, bytes) = match place {
+        Place::Path(path) => (path, None),
+        Place::Bytes(name, bytes) => (name, Some(bytes)),
+    };
+    let mut chosen = |available: usize| {
+        choose(available).map_err(|short| Failure::TooShort { path: path.clone(), available, needed: short.needed })
+    };
+    if bytes.is_none() && path.is_dir() {
+        let files = picture::frames_in(&path)?;
         let choice = chosen(files.len())?;
-        Ok(pixels::pixels(&picture::read_frames(path, &files, &choice.frames)?, size, choice.flip))
-    } else if config.sample_n_frames == 1 && picture::has_picture_extension(path) {
+        Ok(pixels::pixels(&picture::read_frames(&path, &files, &choice.frames)?, size, choice.flip))
+    } else if config.sample_n_frames == 1 && picture::has_picture_extension(&path) {
         let choice = chosen(1)?;
-        Ok(pixels::pixels(&[picture::read(path)?], size, choice.flip))
+        let frame = bytes.map_or_else(|| picture::read(&path), |bytes| picture::from_bytes(&path, &bytes))?;
+        Ok(pixels::pixels(&[frame], size, choice.flip))
     } else {
-        let mut video = Video::open(path)?;
+        let mut video = match bytes {
+            Some(bytes) => Video::from_bytes(&path, bytes)?,
+            None => Video::open(&path)?,
+        };
         let choice = chosen(video.len())?;
         let mut pixels = Pixels::new(size, choice.flip, choice.frames.len());
         video.read_planes(&choice.frames, |planes, times| (0..times).for_each(|_| pixels.push(planes)))?;

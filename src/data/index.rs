@@ -1,4 +1,5 @@
-//! The index of a CSV: the same list in a file that is mapped, so that ten million clips open at once and stay on disk.
+//! The index of a list: the same list in a file that is mapped, so that ten million clips open at once and stay on disk. It is made
+//! of a CSV, or of what a scan of tar archives found.
 //!
 //! Rows stand in blocks of [`BLOCK_ROWS`]. A table at the end of the file has, for each block, where it ends and the start of
 //! its hash; the header has the hash of the table and its own. So opening reads the header and the table (11 MB for ten
@@ -7,15 +8,16 @@
 //! | bytes | header |
 //! |---|---|
 //! | 8 | `ADINDEX` and a line feed |
-//! | 4, 4 | version; flags: 1 files may be folders of frames, 2 rows are paths relative to the source's folder |
+//! | 4, 4 | version; flags: 1 files may be folders of frames, 2 rows are paths relative to the source's folder, 4 they are in archives |
 //! | 8, 8 | rows; rows whose caption is empty |
-//! | 8, 8 | where the blocks end and the table begins; where the table ends and the source's path begins |
-//! | 8, 8 | the source's bytes and its time of change, nanoseconds since 1970 |
+//! | 8, 8 | where the blocks end and the table begins; where the table ends and the source begins |
+//! | 8, 8 | a CSV's bytes and its time of change, nanoseconds since 1970 |
 //! | 32 | fingerprint of all rows |
-//! | 32 | BLAKE3 of the table and the source's path |
+//! | 32 | BLAKE3 of the table and the source |
 //! | 32 | BLAKE3 of the header up to here |
 //!
-//! Numbers are little-endian. A row is two lengths (seven bits a byte, lowest first) and two texts: file and caption.
+//! Numbers are little-endian. The source is the CSV's path, or JSON that names the archives. A row is two lengths (seven bits a byte,
+//! lowest first) and two texts: file and caption; of an archive, its number, the file's first byte and its bytes come first.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -23,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::faults::{DataError, Failure, fault};
 use super::rows::{Fingerprint, Row};
@@ -40,8 +42,9 @@ const BLOCK_ROWS: usize = 16;
 const ENTRY: usize = 16;
 const FOLDERS: u32 = 1;
 const RELATIVE: u32 = 2;
+const ARCHIVES: u32 = 4;
 /// After so many rows the pages that they were on are let go: otherwise an epoch would bring the whole file into memory.
-const RELEASE_AFTER: usize = 512;
+const RELEASE_AFTER: usize = 128;
 
 /// Whether the file at `path` begins as an index does, whatever its name.
 pub fn is_index(path: &Path) -> bool {
@@ -68,24 +71,34 @@ pub struct Summary {
 /// Those of the CSV, with file and line ([`DataError`]); and those of writing, after which `out` is what it was.
 pub fn build(csv: &Path, out: &Path) -> Result<Summary> {
     let mut table = Table::open(csv)?;
-    let source = Source::of(csv)?;
-    files::write_atomic(out, |file| {
-        file.write_all(&[0; HEADER])?;
-        let mut writer = Writer::default();
-        while let Some((row, caption)) = table.next()? {
-            writer.push(Row { file: &row, caption }, file)?;
+    let flags = u32::from(table.names_folders()) * FOLDERS + u32::from(table.names_paths()) * RELATIVE;
+    write(out, flags, |rows| {
+        let source = Source::of(csv)?;
+        while let Some((file, caption)) = table.next()? {
+            rows.push(Row { file: &file, caption, member: None })?;
         }
-        if writer.rows == 0 {
-            return Err(table.empty().into());
-        }
-        let flags = u32::from(table.names_folders()) * FOLDERS + u32::from(table.names_paths()) * RELATIVE;
-        writer.finish(flags, &source, file)
+        if rows.count == 0 { Err(table.empty().into()) } else { Ok(source) }
     })
 }
 
-/// The CSV that an index was made of.
+/// Writes the index of archives to `out`: of the rows that `fill` gives, which tells of the archives in words of its own.
+pub(super) fn build_of_archives(out: &Path, fill: impl FnOnce(&mut Writer) -> Result<String>) -> Result<Summary> {
+    write(out, ARCHIVES, |rows| Ok(Source { text: fill(rows)?, bytes: 0, changed: 0 }))
+}
+
+fn write(out: &Path, flags: u32, fill: impl FnOnce(&mut Writer) -> Result<Source>) -> Result<Summary> {
+    files::write_atomic(out, |file| {
+        file.write_all(&[0; HEADER])?;
+        let mut writer = Writer::new(file);
+        let source = fill(&mut writer)?;
+        writer.finish(flags, &source)
+    })
+}
+
+/// What an index was made of.
 struct Source {
-    path: PathBuf,
+    /// The CSV's path, or what is known of archives.
+    text: String,
     bytes: u64,
     changed: u64,
 }
@@ -94,40 +107,50 @@ impl Source {
     fn of(path: &Path) -> Result<Source> {
         let cannot = || format!("{}: cannot be read", path.display());
         let path = path.canonicalize().with_context(cannot)?;
-        ensure!(path.to_str().is_some(), "{}: a path that is not UTF-8 text; rename it", path.display());
         let (bytes, changed) = size_and_change(&path).with_context(cannot)?;
-        Ok(Source { path, bytes, changed })
+        match path.to_str() {
+            Some(text) => Ok(Source { text: text.to_owned(), bytes, changed }),
+            None => bail!("{}: a path that is not UTF-8 text; rename it", path.display()),
+        }
     }
 }
 
-fn size_and_change(path: &Path) -> io::Result<(u64, u64)> {
+/// Bytes of a file and when it was changed, nanoseconds since 1970.
+pub(super) fn size_and_change(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(path)?;
     let changed = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     Ok((metadata.len(), changed))
 }
 
 /// Rows on their way into blocks.
-#[derive(Default)]
-struct Writer {
+pub(super) struct Writer<'a> {
+    out: &'a mut BufWriter<File>,
     block: Vec<u8>,
     table: Vec<u8>,
     fingerprint: Fingerprint,
-    rows: usize,
+    /// Rows so far.
+    pub count: usize,
     empty: usize,
     end: u64,
 }
 
-impl Writer {
-    fn push(&mut self, row: Row, out: &mut impl Write) -> io::Result<()> {
-        row.write(&mut self.block);
-        self.rows += 1;
-        self.empty += usize::from(row.caption.is_empty());
-        if self.rows.is_multiple_of(BLOCK_ROWS) { self.flush(out) } else { Ok(()) }
+impl Writer<'_> {
+    fn new(out: &mut BufWriter<File>) -> Writer<'_> {
+        let (block, table, fingerprint) = (Vec::new(), Vec::new(), Fingerprint::default());
+        Writer { out, block, table, fingerprint, count: 0, empty: 0, end: 0 }
     }
 
-    fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
+    /// Appends one row.
+    pub fn push(&mut self, row: Row) -> io::Result<()> {
+        row.write(&mut self.block);
+        self.count += 1;
+        self.empty += usize::from(row.caption.is_empty());
+        if self.count.is_multiple_of(BLOCK_ROWS) { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         if !self.block.is_empty() {
-            out.write_all(&self.block)?;
+            self.out.write_all(&self.block)?;
             self.end += self.block.len() as u64;
             self.table.extend_from_slice(&self.end.to_le_bytes());
             self.table.extend_from_slice(&check(&self.block));
@@ -137,29 +160,29 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(mut self, flags: u32, source: &Source, out: &mut BufWriter<File>) -> Result<Summary> {
-        self.flush(out)?;
-        let path = source.path.to_str().expect("was looked at").as_bytes();
+    fn finish(mut self, flags: u32, source: &Source) -> Result<Summary> {
+        self.flush()?;
+        let text = source.text.as_bytes();
         let fingerprint = self.fingerprint.finish(flags & FOLDERS != 0);
         let header = Header {
             flags,
-            rows: self.rows as u64,
+            rows: self.count as u64,
             empty: self.empty as u64,
             blocks_end: HEADER as u64 + self.end,
             table_end: HEADER as u64 + self.end + self.table.len() as u64,
             source_bytes: source.bytes,
             source_changed: source.changed,
             fingerprint: *fingerprint.as_bytes(),
-            tail: *blake3::Hasher::new().update(&self.table).update(path).finalize().as_bytes(),
+            tail: *blake3::Hasher::new().update(&self.table).update(text).finalize().as_bytes(),
         };
-        out.write_all(&self.table)?;
-        out.write_all(path)?;
-        out.seek(SeekFrom::Start(0))?;
-        out.write_all(&header.to_bytes())?;
+        self.out.write_all(&self.table)?;
+        self.out.write_all(text)?;
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header.to_bytes())?;
         Ok(Summary {
-            clips: self.rows,
+            clips: self.count,
             empty_captions: self.empty,
-            bytes: header.table_end + path.len() as u64,
+            bytes: header.table_end + text.len() as u64,
             fingerprint: fingerprint.to_hex().to_string(),
         })
     }
@@ -238,7 +261,8 @@ pub(super) struct Index {
     fingerprint: blake3::Hash,
     /// Where the blocks end and the table begins.
     blocks_end: usize,
-    source: PathBuf,
+    /// What it was made of: [`Source::text`].
+    source: String,
     reads: AtomicUsize,
 }
 
@@ -259,8 +283,10 @@ impl Index {
             return Err(remake("cut off or damaged: its table is not what was written".into()));
         }
         let source = std::str::from_utf8(&file[table_end..]).map_err(|error| remake(error.to_string()))?;
-        let source = PathBuf::from(source);
-        check_source(path, &source, &header)?;
+        let source = source.to_owned();
+        if header.flags & ARCHIVES == 0 {
+            check_source(path, Path::new(&source), &header)?;
+        }
         let fingerprint = header.fingerprint.into();
         let (rows, empty, flags) = (header.rows as usize, header.empty as usize, header.flags);
         let (path, reads) = (path.to_path_buf(), AtomicUsize::new(0));
@@ -286,7 +312,12 @@ impl Index {
 
     /// The CSV's folder, if files may be relative to it.
     pub fn source_folder(&self) -> Option<PathBuf> {
-        (self.flags & RELATIVE != 0).then(|| self.source.parent().unwrap_or(Path::new("")).to_path_buf())
+        (self.flags & RELATIVE != 0).then(|| Path::new(&self.source).parent().unwrap_or(Path::new("")).to_path_buf())
+    }
+
+    /// What was told of the archives when it was made of some.
+    pub fn archives(&self) -> Option<&str> {
+        (self.flags & ARCHIVES != 0).then_some(&self.source)
     }
 
     /// Row number `item`. [`Failure::List`] if its block is not what was written.
@@ -309,10 +340,11 @@ impl Index {
         if check(bytes) != expected {
             return None;
         }
+        let in_archive = self.flags & ARCHIVES != 0;
         for _ in 0..within {
-            Row::read(&mut bytes)?;
+            Row::read(&mut bytes, in_archive)?;
         }
-        Row::read(&mut bytes)
+        Row::read(&mut bytes, in_archive)
     }
 
     /// Where block number `block` ends, counted from the first block, and its check.

@@ -16,7 +16,7 @@ pub fn item(seed: u64, position: u64, n: usize) -> usize {
 }
 
 /// Where `index` goes in the permutation of `0..n` that `key` selects.
-fn permute(key: u64, index: u64, n: u64) -> u64 {
+pub(super) fn permute(key: u64, index: u64, n: u64) -> u64 {
     let half_bits = (u64::BITS - (n - 1).leading_zeros()).div_ceil(2).max(MIN_HALF_BITS);
     let mut index = index;
     loop {

@@ -22,7 +22,12 @@ pub fn read(path: &Path) -> Result<Frame, Failure> {
         std::io::ErrorKind::NotFound => Failure::Video(VideoError::NotFound { path: path.to_path_buf() }),
         _ => Failure::Video(VideoError::Unreadable { path: path.to_path_buf(), reason: error.to_string() }),
     })?;
-    let picture = image::load_from_memory(&bytes)
+    from_bytes(path, &bytes)
+}
+
+/// As [`read`], of a picture called `path` whose bytes are here.
+pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Frame, Failure> {
+    let picture = image::load_from_memory(bytes)
         .map_err(|error| Failure::Picture { path: path.to_path_buf(), reason: error.to_string() })?
         .into_rgb8();
     let (width, height) = (picture.width() as usize, picture.height() as usize);

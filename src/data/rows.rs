@@ -9,6 +9,19 @@ pub struct Row<'a> {
     pub file: &'a str,
     /// The words that go with it.
     pub caption: &'a str,
+    /// Where in which archive it is, if it is not a file of its own.
+    pub member: Option<Member>,
+}
+
+/// A file in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Number of the archive.
+    pub shard: u64,
+    /// Its first byte in the archive.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
 }
 
 impl<'a> Row<'a> {
@@ -17,18 +30,27 @@ impl<'a> Row<'a> {
         Path::new(self.file).with_extension("").to_string_lossy().into_owned()
     }
 
-    /// Appends the two lengths and the two texts.
+    /// Appends the archive's number and the place in it, if it is in one, then the two lengths and the two texts.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if let Some(Member { shard, offset, length }) = self.member {
+            [shard, offset, length].into_iter().for_each(|number| write_number(out, number));
+        }
         write_number(out, self.file.len() as u64);
         write_number(out, self.caption.len() as u64);
         out.extend_from_slice(self.file.as_bytes());
         out.extend_from_slice(self.caption.as_bytes());
     }
 
-    /// Takes one row from the front of `bytes`; `None` if they do not hold one.
-    pub(super) fn read(bytes: &mut &'a [u8]) -> Option<Row<'a>> {
+    /// Takes one row from the front of `bytes`, of a file in an archive if `in_archive`; `None` if they do not hold one.
+    pub(super) fn read(bytes: &mut &'a [u8], in_archive: bool) -> Option<Row<'a>> {
+        let member = if in_archive {
+            let (shard, offset, length) = (read_number(bytes)?, read_number(bytes)?, read_number(bytes)?);
+            Some(Member { shard, offset, length })
+        } else {
+            None
+        };
         let (file, caption) = (read_number(bytes)?, read_number(bytes)?);
-        Some(Row { file: read_text(bytes, file)?, caption: read_text(bytes, caption)? })
+        Some(Row { file: read_text(bytes, file)?, caption: read_text(bytes, caption)?, member })
     }
 }
 

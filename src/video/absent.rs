@@ -16,6 +16,11 @@ impl Video {
         Err(if path.exists() { VideoError::NotBuilt { path } } else { VideoError::NotFound { path } })
     }
 
+    /// Always [`VideoError::NotBuilt`].
+    pub fn from_bytes(name: &Path, _bytes: Vec<u8>) -> Result<Video, VideoError> {
+        Err(VideoError::NotBuilt { path: name.to_path_buf() })
+    }
+
     /// Number of frames.
     #[allow(clippy::len_without_is_empty, reason = "a video without frames does not open")]
     pub fn len(&self) -> usize {

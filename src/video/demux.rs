@@ -1,9 +1,11 @@
 //! Opening a container and listing the time stamps of its frames, without decoding any.
 
-use std::io;
-use std::path::Path;
-use std::sync::Once;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
 
+use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::{Dictionary, Error, Packet, Rational, format, media};
 
 use super::VideoError;
@@ -52,16 +54,60 @@ pub(super) fn url(path: &Path) -> Result<String, VideoError> {
     }
 }
 
+/// Where a container's bytes are.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// In memory, and what they are called in messages.
+    Memory(PathBuf, Arc<[u8]>),
+}
+
+impl Source {
+    /// The file, or what stands for one in messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            Source::File(path) | Source::Memory(path, _) => path,
+        }
+    }
+
+    /// The first bytes: they say plainly why something cannot be opened, before FFmpeg gets to guess.
+    fn head(&self) -> Result<[u8; 8], VideoError> {
+        let mut head = [0; 8];
+        let read = match self {
+            Source::File(path) => File::open(path).and_then(|mut file| file.read(&mut head)),
+            Source::Memory(_, bytes) => (&**bytes).read(&mut head),
+        };
+        let path = self.path().to_path_buf();
+        match read {
+            Ok(0) => Err(VideoError::NotAVideo { path, reason: "the file is empty".into() }),
+            Ok(_) => Ok(head),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(VideoError::NotFound { path }),
+            Err(error) => Err(VideoError::Unreadable { path, reason: error.to_string() }),
+        }
+    }
+
+    fn input(&self) -> Result<Result<format::context::Input, Error>, VideoError> {
+        let mut options = Dictionary::new();
+        options.set("protocol_whitelist", "file");
+        options.set("format_whitelist", CONTAINERS);
+        Ok(match self {
+            Source::File(path) => format::input_with_dictionary(&url(path)?, options),
+            Source::Memory(_, bytes) => StreamIo::from_read_seek(io::Cursor::new(Arc::clone(bytes)))
+                .and_then(|stream| format::input_from_stream(stream, None, Some(options))),
+        })
+    }
+}
+
 /// Opens the container.
-pub(super) fn open(path: &Path) -> Result<format::context::Input, VideoError> {
+pub(super) fn open(source: &Source) -> Result<format::context::Input, VideoError> {
     silence();
-    let url = url(path)?;
-    let head = head(path)?;
-    let mut options = Dictionary::new();
-    options.set("protocol_whitelist", "file");
-    options.set("format_whitelist", CONTAINERS);
-    format::input_with_dictionary(&url, options).map_err(|error| {
-        let (path, reason) = (path.to_path_buf(), error.to_string());
+    if let Source::File(path) = source {
+        url(path)?;
+    }
+    let head = source.head()?;
+    source.input()?.map_err(|error| {
+        let (path, reason) = (source.path().to_path_buf(), error.to_string());
         match &head {
             // An MP4 whose index is at its end opens no more once that end is gone.
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => {
@@ -70,19 +116,6 @@ pub(super) fn open(path: &Path) -> Result<format::context::Input, VideoError> {
             _ => VideoError::NotAVideo { path, reason },
         }
     })
-}
-
-/// The first bytes of the file: says plainly why a file cannot be opened, before FFmpeg gets to guess.
-fn head(path: &Path) -> Result<[u8; 8], VideoError> {
-    let mut head = [0; 8];
-    let read = std::fs::File::open(path).and_then(|mut file| io::Read::read(&mut file, &mut head));
-    let path = path.to_path_buf();
-    match read {
-        Ok(0) => Err(VideoError::NotAVideo { path, reason: "the file is empty".into() }),
-        Ok(_) => Ok(head),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(VideoError::NotFound { path }),
-        Err(error) => Err(VideoError::Unreadable { path, reason: error.to_string() }),
-    }
 }
 
 /// Reads every packet of the video track once.

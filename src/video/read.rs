@@ -6,7 +6,7 @@ use ffmpeg_next::{Dictionary, Discard, Error, Packet, codec, decoder, format, fr
 
 use super::VideoError;
 use super::convert::Converter;
-use super::demux::{self, Track};
+use super::demux::{self, Source, Track};
 use crate::frame::{Frame, Planes};
 
 /// A jump to a key frame costs about as much as decoding so many frames.
@@ -19,7 +19,7 @@ const WORTH_A_SEEK: usize = 8;
 /// as MPEG-TS) are decoded from the start and counted; so is a frame that does not decode from the key frame before it.
 /// Rotation and pixel aspect that the file may declare are ignored.
 pub struct Video {
-    path: PathBuf,
+    source: Source,
     track: Track,
     size: (usize, usize),
     cursor: Cursor,
@@ -31,15 +31,24 @@ pub struct Video {
 impl Video {
     /// Opens `path` and lists its frames, which reads the file once and decodes nothing.
     pub fn open(path: &Path) -> Result<Video, VideoError> {
-        let mut input = demux::open(path)?;
-        let track = demux::scan(path, &mut input)?;
+        Video::of(Source::File(path.to_path_buf()))
+    }
+
+    /// As [`Video::open`], of a file that is in memory and is called `name` in messages.
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Video, VideoError> {
+        Video::of(Source::Memory(name.to_path_buf(), bytes.into()))
+    }
+
+    fn of(source: Source) -> Result<Video, VideoError> {
+        let mut input = demux::open(&source)?;
+        let track = demux::scan(source.path(), &mut input)?;
         let cursor = match track.stamps {
-            Some(_) => Cursor::at_end(path, input, &track)?,
-            None => Cursor::at_start(path, &track)?,
+            Some(_) => Cursor::at_end(&source, input, &track)?,
+            None => Cursor::at_start(&source, &track)?,
         };
         let size = (cursor.decoder.width() as usize, cursor.decoder.height() as usize);
         let seeks = track.stamps.is_some();
-        Ok(Video { path: path.to_path_buf(), track, size, cursor, converter: Converter::default(), seeks })
+        Ok(Video { source, track, size, cursor, converter: Converter::default(), seeks })
     }
 
     /// Number of frames, at least 1.
@@ -101,7 +110,7 @@ impl Video {
     }
 
     fn check(&self, indices: &[usize]) -> Result<(), VideoError> {
-        let path = || self.path.clone();
+        let path = || self.path();
         if let Some(pair) = indices.windows(2).find(|pair| pair[0] > pair[1]) {
             return Err(VideoError::Order { path: path(), frame: pair[1], previous: pair[0] });
         }
@@ -136,11 +145,11 @@ impl Video {
                 // Other frames may well be read by a jump.
                 Sought::Unreadable => {}
                 Sought::Elsewhere => {
-                    tracing::debug!(path = %self.path.display(), "seeking is not exact here; decoding from the start");
+                    tracing::debug!(path = %self.source.path().display(), "seeking is not exact here; decoding from the start");
                     self.seeks = false;
                 }
             }
-            self.cursor = Cursor::at_start(&self.path, &self.track)?;
+            self.cursor = Cursor::at_start(&self.source, &self.track)?;
         }
         self.by_counting(index)
     }
@@ -184,7 +193,7 @@ impl Video {
     /// The frame at `index`, counting from the start of the file.
     fn by_counting(&mut self, index: usize) -> Result<frame::Video, VideoError> {
         if self.cursor.next > index {
-            self.cursor = Cursor::at_start(&self.path, &self.track)?;
+            self.cursor = Cursor::at_start(&self.source, &self.track)?;
         }
         loop {
             match self.cursor.next_frame(self.track.index) {
@@ -196,17 +205,21 @@ impl Video {
                 }
                 Ok(None) => {
                     let reason = format!("the video ends, though {} frames were listed", self.len());
-                    return Err(VideoError::Truncated { path: self.path.clone(), readable: self.cursor.next, reason });
+                    return Err(VideoError::Truncated { path: self.path(), readable: self.cursor.next, reason });
                 }
                 Err(error) => return Err(self.decode_error(index, error)),
             }
         }
     }
 
+    fn path(&self) -> PathBuf {
+        self.source.path().to_path_buf()
+    }
+
     fn decode_error(&mut self, frame: usize, error: Error) -> VideoError {
         // The decoder is in an unknown state: the next read starts anew.
         self.cursor.next = usize::MAX;
-        VideoError::Decode { path: self.path.clone(), frame, reason: error.to_string() }
+        VideoError::Decode { path: self.path(), frame, reason: error.to_string() }
     }
 }
 
@@ -241,15 +254,15 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn at_start(path: &Path, track: &Track) -> Result<Cursor, VideoError> {
-        let cursor = Cursor::at_end(path, demux::open(path)?, track)?;
+    fn at_start(source: &Source, track: &Track) -> Result<Cursor, VideoError> {
+        let cursor = Cursor::at_end(source, demux::open(source)?, track)?;
         Ok(Cursor { next: 0, ..cursor })
     }
 
     /// Over what was read to its end: the first frame takes a jump.
-    fn at_end(path: &Path, input: format::context::Input, track: &Track) -> Result<Cursor, VideoError> {
+    fn at_end(source: &Source, input: format::context::Input, track: &Track) -> Result<Cursor, VideoError> {
         let decoder = open_decoder(&input, track)
-            .map_err(|error| VideoError::NotAVideo { path: path.to_path_buf(), reason: error.to_string() })?;
+            .map_err(|error| VideoError::NotAVideo { path: source.path().to_path_buf(), reason: error.to_string() })?;
         let (wanted, left_out) = (Vec::new(), i64::MIN);
         Ok(Cursor { input, decoder, next: usize::MAX, start: i64::MIN, ended: false, wanted, left_out })
     }

@@ -43,6 +43,7 @@ mod reproduce;
 mod resume;
 mod selfcheck;
 mod shapes_base;
+mod shards;
 mod side_by_side;
 mod support;
 mod video;
