@@ -161,7 +161,7 @@ pub fn format(content: Content, dialect: Dialect, topology: &Topology) -> Option
 
 /// The format whose table knows most of `names`; the earlier one where two know as many.
 pub fn closest<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Option<Format> {
-    let topology = Topology::of(names.clone());
+    let (topology, total) = (Topology::of(names.clone()), names.clone().count());
     let mut best: Option<(usize, Format)> = None;
     for (content, dialect) in ALL {
         let format = format(content, dialect, &topology).expect("every pair of the list has a table");
@@ -169,6 +169,9 @@ pub fn closest<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Option<Forma
         let known = coverage.own + coverage.left_out;
         if Format::claims(coverage) && best.as_ref().is_none_or(|(most, _)| known > *most) {
             best = Some((known, format));
+        }
+        if best.as_ref().is_some_and(|(most, _)| *most == total) {
+            break; // no other can know more, and the earlier one is taken
         }
     }
     best.map(|(_, format)| format)
