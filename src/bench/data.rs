@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -85,6 +85,6 @@ fn read(dataset: &Dataset, item: usize, k: usize, starts: usize) -> Result<()> {
         let frames = choice::spread(start, start + length - 1, config.sample_n_frames);
         Ok(choice::Choice { frames, flip: false })
     })?;
-    ensure!(sample.pixels.iter().all(|value| value.is_finite()), "{}: not all pixels are numbers", sample.id);
+    std::hint::black_box(&sample.pixels);
     Ok(())
 }
