@@ -110,6 +110,21 @@ impl Precision {
     }
 }
 
+impl Precision {
+    /// The kind to sample in: as [`Precision::kind`], but `auto` is bf16 on processors that multiply it faster than float32.
+    pub fn for_sampling(self, device: Device) -> Kind {
+        if self == Precision::Auto && multiplies_bf16() { Kind::BFloat16 } else { self.kind(device) }
+    }
+}
+
+/// Whether this processor multiplies bf16 by instructions of its own. Those with matrix units have these too.
+fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 impl FromStr for Precision {
     type Err = String;
 

@@ -5,6 +5,7 @@
 mod autograd;
 mod cuda;
 mod ffi;
+pub mod kernels;
 mod map;
 mod memory;
 mod threads;

@@ -172,7 +172,7 @@ impl Pipeline<'_> {
     pub fn decode_frame(&self, latents: &Tensor) -> Tensor {
         no_grad(|| {
             let latents = latents.to_device(self.device) / self.vae.config().scaling_factor;
-            to_unit(&self.vae.decode(&latents))
+            to_unit(&self.vae.decode(&latents.to_kind(self.vae.kind())).to_kind(Kind::Float))
         })
     }
 }

@@ -385,7 +385,7 @@ impl Base {
 
     /// The VAE, frozen.
     pub fn vae(&self, device: Device, kind: Kind) -> Result<Vae, AssembleError> {
-        Ok(self.trained_vae(Plan::frozen(), device, kind)?.0)
+        Ok(self.trained_vae(Plan::only_used(), device, kind)?.0)
     }
 
     /// The VAE, trained as `plan` says, and its tensors.

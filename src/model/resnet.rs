@@ -46,22 +46,15 @@ impl ResnetBlock {
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>, frames: i64) -> Tensor {
         let h = self.conv1.forward(&self.norm1.forward_silu(x, frames));
         let h = match (&self.time_emb_proj, time) {
-            (Some(project), Some(time)) => h + per_frame(&project.forward(&time.silu()), frames),
-            (None, None) => h,
+            (Some(project), Some(time)) => self.norm2.forward_silu_of_sum(&h, &project.forward(&time.silu()), frames),
+            (None, None) => self.norm2.forward_silu(&h, frames),
             _ => panic!("a time embedding was given to a block without one, or the other way round"),
         };
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h, frames));
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
-            None => x + h,
+            Some(shortcut) => self.conv2.forward_onto(&h, &shortcut.forward(x)),
+            None => self.conv2.forward_onto(&h, x),
         }
     }
-}
-
-/// `[B, C]` to `[B·F, C, 1, 1]`: each clip's row for each of its frames.
-fn per_frame(time: &Tensor, frames: i64) -> Tensor {
-    let (clips, channels) = time.size2().expect("[B, C]");
-    time.view([clips, 1, channels]).expand([clips, frames, channels], false).reshape([clips * frames, channels, 1, 1])
 }
 
 /// A 3×3 convolution of stride 2.
@@ -104,7 +97,10 @@ impl Upsample {
     /// To `size` (height, width), or to twice the size.
     pub fn forward(&self, x: &Tensor, size: Option<(i64, i64)>) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[N, C, H, W]");
-        let (height, width) = size.unwrap_or((2 * height, 2 * width));
-        self.conv.forward(&x.upsample_nearest2d([height, width], None, None))
+        let doubled = (2 * height, 2 * width);
+        match size.filter(|&size| size != doubled) {
+            None => self.conv.forward_doubled(x),
+            Some((height, width)) => self.conv.forward(&x.upsample_nearest2d([height, width], None, None)),
+        }
     }
 }

@@ -112,6 +112,11 @@ impl Vae {
         &self.config
     }
 
+    /// What its weights are kept in.
+    pub fn kind(&self) -> Kind {
+        self.post_quant_conv.kind()
+    }
+
     /// Pictures `[N, 3, H, W]` in [-1, 1] to the distribution of their latents, not yet scaled.
     pub fn encode(&self, pixels: &Tensor) -> Posterior {
         let moments = self.quant_conv.forward(&self.encoder.forward(pixels)).chunk(2, 1);
@@ -267,8 +272,9 @@ impl PictureAttention {
         let tokens = self.group_norm.forward(x, 1).flatten(2, 3).transpose(1, 2).contiguous();
         let project = |layer: &Linear| layer.forward(&tokens).unsqueeze(1).to_kind(Kind::Float);
         let attended = attend(&project(&self.to_q), &project(&self.to_k), &project(&self.to_v), false);
-        let out = self.to_out.forward(&attended.squeeze_dim(1).to_kind(x.kind()));
-        x + out.transpose(1, 2).reshape([rows, channels, height, width])
+        let attended = attended.squeeze_dim(1).to_kind(x.kind());
+        let out = self.to_out.forward_onto(&attended, &x.flatten(2, 3).transpose(1, 2));
+        out.transpose(1, 2).reshape([rows, channels, height, width])
     }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "common.h"
+#include "kernels.h"
 
 using animatediff::guarded;
 using animatediff::list;
@@ -83,12 +84,14 @@ struct GroupNormSilu : torch::autograd::Function<GroupNormSilu> {
 struct Geglu : torch::autograd::Function<Geglu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& both) {
     ctx->save_for_backward({both});
+    if (animatediff::fits(both)) return animatediff::geglu(both);
     const auto parts = both.chunk(2, -1);
     return parts[0] * at::gelu(parts[1]);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto both = ctx->get_saved_variables()[0];
+    if (animatediff::fits(both)) return {animatediff::geglu_back(grads[0].to(both.scalar_type()).contiguous(), both)};
     const auto parts = both.chunk(2, -1);
     const auto grad_value = grads[0] * at::gelu(parts[1]);
     const auto grad_gate = at::gelu_backward(grads[0] * parts[0], parts[1]);

@@ -93,7 +93,7 @@ unsafe extern "C" fn drop_body<B: Block>(body: *mut c_void) {
 }
 
 /// A tensor that `fill` assigns to.
-fn filled(fill: impl FnOnce(*mut C_tensor) -> *const c_char) -> Tensor {
+pub(super) fn filled(fill: impl FnOnce(*mut C_tensor) -> *const c_char) -> Tensor {
     let out = Tensor::new();
     check(fill(out.as_ptr().cast_mut()));
     out

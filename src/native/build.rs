@@ -6,10 +6,18 @@
 use std::path::PathBuf;
 
 /// The parts of the shim, side by side in this folder.
-const SOURCES: [&str; 2] = ["shim.cpp", "autograd.cpp"];
+const SOURCES: [&str; 3] = ["shim.cpp", "autograd.cpp", "kernels.cpp"];
+const HEADERS: [&str; 3] = ["common.h", "kernels.h", "lanes.h"];
+
+/// What `lanes.cpp` is compiled for: the name of its table and the compiler's flags.
+const LANES: [(&str, &[&str]); 3] = [
+    ("lanes_plain", &[]),
+    ("lanes_avx2", &["-mavx2", "-mfma"]),
+    ("lanes_avx512", &["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]),
+];
 
 fn main() {
-    for name in SOURCES.iter().chain(&["common.h", "build.rs"]) {
+    for name in SOURCES.iter().chain(&HEADERS).chain(&["lanes.cpp", "build.rs"]) {
         println!("cargo:rerun-if-changed=src/native/{name}");
     }
     let lib = PathBuf::from(
@@ -23,14 +31,29 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .warnings(false)
+        .flag("-fopenmp")
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .files(SOURCES.map(|name| format!("src/native/{name}")))
         .compile("animatediff_shim");
+    compile_lanes();
     println!("cargo:rustc-link-search=native={}", lib.display());
-    for library in ["torch_cpu", "c10"] {
+    for library in ["torch_cpu", "c10", "gomp"] {
         println!("cargo:rustc-link-lib=dylib={library}");
     }
     println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{}", lib.display());
+}
+
+/// The kernels, once for each family of processors that may run them; elsewhere than on x86-64 the plain ones do.
+fn compile_lanes() {
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    for (table, flags) in LANES.iter().take(if x86 { LANES.len() } else { 1 }) {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").warnings(false).opt_level(3).flag("-Wno-psabi").define("LANES", *table);
+        for flag in *flags {
+            build.flag(flag);
+        }
+        build.file("src/native/lanes.cpp").compile(&format!("animatediff_{table}"));
+    }
 }

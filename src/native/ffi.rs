@@ -1,4 +1,4 @@
-//! The C signatures of `shim.cpp`.
+//! The C signatures of the shim.
 
 use std::ffi::{c_char, c_void};
 
@@ -53,5 +53,52 @@ unsafe extern "C" {
     pub fn ad_duplicate(text: *const c_char) -> *const c_char;
     pub fn ad_cuda_peak_memory(device: i32, allocated: *mut i64, reserved: *mut i64) -> *const c_char;
     pub fn ad_cuda_reset_peak_memory(device: i32) -> *const c_char;
+    pub fn ad_group_norm(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        added: *const C_tensor,
+        groups: i64,
+        eps: f64,
+        together: i64,
+        silu: bool,
+    ) -> *const c_char;
+    pub fn ad_layer_norm(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        eps: f64,
+        table: *const C_tensor,
+        frames: i64,
+        positions: i64,
+    ) -> *const c_char;
+    pub fn ad_attend_frames(out: *mut C_tensor, qkv: *const C_tensor, frames: i64, heads: i64) -> *const c_char;
+    pub fn ad_pack_linear(out: *mut C_tensor, weight: *const C_tensor) -> *const c_char;
+    pub fn ad_packed_linear(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        onto: *const C_tensor,
+    ) -> *const c_char;
+    pub fn ad_pack_conv2d(
+        out: *mut C_tensor,
+        weight: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        sizes: *const i64,
+    ) -> *const c_char;
+    pub fn ad_packed_conv2d(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        onto: *const C_tensor,
+        stride: i64,
+        padding: i64,
+    ) -> *const c_char;
+    pub fn ad_patches(out: *mut C_tensor, x: *const C_tensor, kernel: i64, stride: i64, padding: i64) -> *const c_char;
     pub fn ad_scale(grads: *const *const C_tensor, count: usize, factor: f64) -> *const c_char;
 }

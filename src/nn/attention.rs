@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::{linear::Linear, params::Params};
+use crate::native::kernels::{attend_frames, fits_attend_frames};
 
 /// CUDA's attention kernels put batch × heads on a grid axis of at most 65,535 blocks.
 const MAX_BATCH_HEADS: i64 = 65_535;
@@ -10,39 +11,87 @@ const MAX_BATCH_HEADS: i64 = 65_535;
 /// `to_q`, `to_k`, `to_v` without bias, `to_out.0` with bias; scale `head_dim^-0.5`.
 #[derive(Debug)]
 pub struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    projections: Projections,
     to_out: Linear,
     heads: i64,
 }
 
+#[derive(Debug)]
+enum Projections {
+    Apart {
+        to_q: Linear,
+        to_k: Linear,
+        to_v: Linear,
+    },
+    /// Of one input: query, key and value side by side.
+    Joined(Linear),
+}
+
 impl Attention {
+    /// Self-attention of `dim` features; `inner_dim` is heads × head width.
+    pub fn over_itself(params: &Params, dim: i64, inner_dim: i64, heads: i64) -> Attention {
+        if !params.packs() {
+            return Attention::new(params, dim, dim, inner_dim, heads);
+        }
+        let parts = ["to_q", "to_k", "to_v"].map(|name| params / name);
+        Attention {
+            projections: Projections::Joined(Linear::joined(params, &parts, dim, inner_dim)),
+            to_out: Linear::new(&(params / "to_out" / 0), inner_dim, dim),
+            heads,
+        }
+    }
+
     /// Queries from `query_dim` features, keys and values from `context_dim`; `inner_dim` is heads × head width.
     pub fn new(params: &Params, query_dim: i64, context_dim: i64, inner_dim: i64, heads: i64) -> Attention {
         Attention {
-            to_q: Linear::without_bias(&(params / "to_q"), query_dim, inner_dim),
-            to_k: Linear::without_bias(&(params / "to_k"), context_dim, inner_dim),
-            to_v: Linear::without_bias(&(params / "to_v"), context_dim, inner_dim),
+            projections: Projections::Apart {
+                to_q: Linear::without_bias(&(params / "to_q"), query_dim, inner_dim),
+                to_k: Linear::without_bias(&(params / "to_k"), context_dim, inner_dim),
+                to_v: Linear::without_bias(&(params / "to_v"), context_dim, inner_dim),
+            },
             to_out: Linear::new(&(params / "to_out" / 0), inner_dim, query_dim),
             heads,
         }
     }
 
-    /// Self-attention over the middle axis of `[N, L, C]`.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_cross(x, x)
+    /// Self-attention over the middle axis of `x` `[N, L, C]`, added to `onto`.
+    pub fn forward_onto(&self, x: &Tensor, onto: &Tensor) -> Tensor {
+        self.forward_cross_onto(x, x, onto)
     }
 
-    /// Attention of `x` `[N, L, C]` to `context` `[M, S, D]`, where M divides N: row n looks at context row n / (N/M), so
-    /// that the frames of a clip share one projected text.
-    pub fn forward_cross(&self, x: &Tensor, context: &Tensor) -> Tensor {
+    /// Attention of `x` `[N, L, C]` to `context` `[M, S, D]`, where M divides N, added to `onto`: row n looks at context row
+    /// n / (N/M), so that the frames of a clip share one projected text.
+    pub fn forward_cross_onto(&self, x: &Tensor, context: &Tensor, onto: &Tensor) -> Tensor {
+        let [q, k, v] = self.project(x, context);
         let split = |y: Tensor| y.view([context.size()[0], -1, self.heads, y.size()[2] / self.heads]).transpose(1, 2);
-        let (q, k, v) =
-            (split(self.to_q.forward(x)), split(self.to_k.forward(context)), split(self.to_v.forward(context)));
         let (rows, length) = (x.size()[0], x.size()[1]);
-        let attended = attend(&q, &k, &v, false).transpose(1, 2).reshape([rows, length, -1]);
-        self.to_out.forward(&attended)
+        let attended = attend(&split(q), &split(k), &split(v), false).transpose(1, 2).reshape([rows, length, -1]);
+        self.to_out.forward_onto(&attended, onto)
+    }
+
+    /// Self-attention over the frames of each position of `x` `[B·F, P, C]`, added to `onto`. See
+    /// [`Attention::takes_frames`].
+    pub fn forward_frames_onto(&self, x: &Tensor, frames: i64, onto: &Tensor) -> Tensor {
+        let qkv = match &self.projections {
+            Projections::Joined(joined) => joined.forward(x),
+            Projections::Apart { .. } => Tensor::cat(&self.project(x, x), 2),
+        };
+        self.to_out.forward_onto(&attend_frames(&qkv, frames, self.heads), onto)
+    }
+
+    /// Whether frames can be attended to as they lie in `x`, whose last axis has `width` features.
+    pub fn takes_frames(&self, x: &Tensor, frames: i64, width: i64) -> bool {
+        fits_attend_frames(x, frames, width / self.heads)
+    }
+
+    fn project(&self, x: &Tensor, context: &Tensor) -> [Tensor; 3] {
+        match &self.projections {
+            Projections::Apart { to_q, to_k, to_v } => [to_q.forward(x), to_k.forward(context), to_v.forward(context)],
+            Projections::Joined(joined) => {
+                let mut parts = joined.forward(x).chunk(3, 2).into_iter();
+                std::array::from_fn(|_| parts.next().expect("query, key and value"))
+            }
+        }
     }
 }
 

@@ -6,13 +6,28 @@ use super::{
     in_kind,
     params::{Init, Params},
 };
+use crate::native::kernels::{pack_linear, packed_linear};
 
 /// `y = x Wᵀ + b (+ scale · up(down(x)))`.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
     lora: Option<LoraPair>,
+}
+
+/// `[out, in]`.
+#[derive(Debug)]
+enum Weight {
+    Plain(Tensor),
+    /// In the order that products read it in.
+    Packed(Tensor),
+}
+
+impl Weight {
+    fn new(params: &Params, weight: Tensor) -> Weight {
+        if params.packs() { Weight::Packed(pack_linear(&weight)) } else { Weight::Plain(weight) }
+    }
 }
 
 /// A trained low-rank delta of a linear layer.
@@ -40,16 +55,27 @@ impl Linear {
     /// A layer with bias whose new weight and bias start as `init`.
     pub fn with_init(params: &Params, in_features: i64, out_features: i64, bias: bool, init: Init) -> Linear {
         Linear {
-            weight: params.tensor("weight", &[out_features, in_features], init),
+            weight: Weight::new(params, params.tensor("weight", &[out_features, in_features], init)),
             bias: bias.then(|| params.tensor("bias", &[out_features], init)),
             lora: params.lora_pair(in_features, out_features),
         }
     }
 
+    /// The layers at `parts`, frozen and without bias, as one whose outputs lie side by side.
+    pub fn joined(params: &Params, parts: &[Params], in_features: i64, out_features: i64) -> Linear {
+        let weight = |part: &Params| part.tensor("weight", &[out_features, in_features], Init::FanIn(in_features));
+        let weights: Vec<Tensor> = parts.iter().map(weight).collect();
+        Linear { weight: Weight::new(params, Tensor::cat(&weights, 0)), bias: None, lora: None }
+    }
+
     /// `[…, in]` to `[…, out]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
-        let y = x.linear(&in_kind(&self.weight, kind), self.bias.as_ref().map(|bias| in_kind(bias, kind)));
+        let weight = match &self.weight {
+            Weight::Packed(weight) => return packed_linear(x, weight, self.bias.as_ref(), None),
+            Weight::Plain(weight) => in_kind(weight, kind),
+        };
+        let y = x.linear(&weight, self.bias.as_ref().map(|bias| in_kind(bias, kind)));
         match &self.lora {
             None => y,
             Some(pair) => {
@@ -57,6 +83,13 @@ impl Linear {
                 let delta = low.linear(&in_kind(&pair.up, kind), None::<&Tensor>);
                 if pair.scale == 1.0 { y + delta } else { y + delta * pair.scale }
             }
+        }
+    }
+    /// The same, added to `onto` `[…, out]`.
+    pub fn forward_onto(&self, x: &Tensor, onto: &Tensor) -> Tensor {
+        match &self.weight {
+            Weight::Packed(weight) => packed_linear(x, weight, self.bias.as_ref(), Some(onto)),
+            Weight::Plain(_) => onto + self.forward(x),
         }
     }
 }

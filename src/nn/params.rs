@@ -177,12 +177,30 @@ impl Params {
         self.build.device
     }
 
+    /// Whether layers may keep their weights in an order of their own: those of a network that is only used, on the CPU, in a
+    /// kind that has such an order.
+    pub fn packs(&self) -> bool {
+        let Build { plan, outline, device, frozen_kind, .. } = &*self.build;
+        let known = matches!(frozen_kind, Kind::Float | Kind::BFloat16);
+        plan.only_used && !outline && *device == Device::Cpu && known && tch::utils::has_mkldnn()
+    }
+
+    /// The parameter `name` at this place, of a norm: float32 in networks that are only used, whatever they compute in.
+    pub fn norm_tensor(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let kind = if self.packs() { Kind::Float } else { self.build.frozen_kind };
+        self.tensor_in(name, shape, init, kind)
+    }
+
     /// The parameter `name` at this place.
     pub fn tensor(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        self.tensor_in(name, shape, init, self.build.frozen_kind)
+    }
+
+    fn tensor_in(&self, name: &str, shape: &[i64], init: Init, frozen_kind: Kind) -> Tensor {
         let name = self.name(name);
         let trained = self.matches(&self.build.plan.trained, &name);
         let tensor = self.read(&name, shape).unwrap_or_else(|| self.initialise(&name, shape, init));
-        self.keep(name, tensor, trained)
+        self.keep(name, tensor, if trained { None } else { Some(frozen_kind) })
     }
 
     /// The low-rank pair of the linear layer at this place, if the plan gives it one. `down` starts as N(0, 1/rank) (the
@@ -193,7 +211,7 @@ impl Params {
         let part = |name: &str, shape: [i64; 2], init| {
             let name = self.name(name);
             let tensor = self.read(&name, &shape).unwrap_or_else(|| start(init, &shape));
-            self.keep(name, tensor, true)
+            self.keep(name, tensor, None)
         };
         Some(LoraPair {
             down: part("lora_A.weight", [rank, in_features], Init::Normal(1.0 / rank as f64)),
@@ -264,10 +282,14 @@ impl Params {
         if self.build.outline { hollow(shape) } else { start(init, shape) }
     }
 
-    fn keep(&self, name: String, tensor: Tensor, trained: bool) -> Tensor {
-        let kind = if trained { Kind::Float } else { self.build.frozen_kind };
+    /// `frozen` is the kind of a tensor that is not trained. Layers that pack their weights are the only ones to keep them.
+    fn keep(&self, name: String, tensor: Tensor, frozen: Option<Kind>) -> Tensor {
+        let (trained, kind) = (frozen.is_none(), frozen.unwrap_or(Kind::Float));
         let tensor = no_grad(|| tensor.to_device(self.build.device).to_kind(kind)).set_requires_grad(trained);
         let store = &mut self.build.state.borrow_mut().store;
+        if self.packs() {
+            return tensor;
+        }
         let part = if trained { &mut store.trained } else { &mut store.frozen };
         let before = part.insert(name.clone(), tensor.shallow_clone());
         assert!(before.is_none(), "two layers of the model are both called {name}");

@@ -55,12 +55,20 @@ pub struct Plan {
     pub lora: Option<LoraPlan>,
     /// Initialised, as the layer says, when the source has no such tensor. Others are then missing, an error.
     pub fresh: Vec<Pattern>,
+    /// Whether the network is only used: no gradient goes through it, and nothing but its own layers reads its weights, which
+    /// they may then keep in the order that the processor multiplies them in.
+    pub only_used: bool,
 }
 
 impl Plan {
     /// Everything frozen, everything in the source.
     pub fn frozen() -> Plan {
         Plan::default()
+    }
+
+    /// Everything frozen, everything in the source, and only used: what sampling builds.
+    pub fn only_used() -> Plan {
+        Plan { only_used: true, ..Plan::default() }
     }
 
     /// Everything initialised and frozen: a random model.
@@ -71,6 +79,6 @@ impl Plan {
     /// Trains what matches, initialising it where the source lacks it.
     pub fn train(patterns: impl IntoIterator<Item = Pattern>) -> Plan {
         let trained: Vec<Pattern> = patterns.into_iter().collect();
-        Plan { fresh: trained.clone(), trained, lora: None }
+        Plan { fresh: trained.clone(), trained, ..Plan::default() }
     }
 }

@@ -76,9 +76,10 @@ impl Studio {
         for path in &cast.embeddings {
             extras.embeddings.extend(Embedding::read(path)?);
         }
-        let (unet, _) = parts.build(Plan::frozen(), device, kind)?;
-        let (text_encoder, _) = base.text_encoder_with(&extras, Plan::frozen(), device, Kind::Float)?;
-        let (tokenizer, vae) = (base.tokenizer_with(&extras.embeddings)?, base.vae(device, Kind::Float)?);
+        let (unet, _) = parts.build(Plan::only_used(), device, kind)?;
+        let (text_encoder, _) = base.text_encoder_with(&extras, Plan::only_used(), device, Kind::Float)?;
+        let vae_kind = if device == Device::Cpu && kind == Kind::BFloat16 { kind } else { Kind::Float };
+        let (tokenizer, vae) = (base.tokenizer_with(&extras.embeddings)?, base.vae(device, vae_kind)?);
         let native_size = base.unet.sample_size * base.vae.downscale();
         let networks = Networks { tokenizer, text_encoder, vae, unet, schedule, device, kind };
         Ok(Studio { networks, motion, native_size })

@@ -77,7 +77,7 @@ impl Recipe {
             Stage::Adapter => (low_rank(".attentions."), false),
             Stage::Motion => {
                 let trained = patterns("motion_modules.");
-                (Plan { trained, lora: None, fresh: fresh_motion(config) }, true)
+                (Plan { trained, fresh: fresh_motion(config), ..Plan::frozen() }, true)
             }
             Stage::MotionLora => (low_rank(".motion_modules."), true),
             Stage::Image | Stage::Vae => (Plan { trained: patterns("."), ..Plan::frozen() }, false),

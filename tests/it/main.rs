@@ -34,6 +34,7 @@ mod golden {
 mod hub;
 mod index;
 mod interrupt;
+mod kernels;
 mod learning;
 mod lr;
 mod metrics;

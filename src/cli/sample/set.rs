@@ -130,7 +130,7 @@ impl<'a> Set<'a> {
             say(&format!("motion module {}: {version}", path.display()));
         }
         base.notes.iter().for_each(|note| say(&format!("note: {note}")));
-        let studio = Studio::open(base, cast, device, job.dtype.unwrap_or_default().kind(device))?;
+        let studio = Studio::open(base, cast, device, job.dtype.unwrap_or_default().for_sampling(device))?;
         Ok(Set { job, studio, noise })
     }
 

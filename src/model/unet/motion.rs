@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::transformer::FeedForward;
+use crate::native::kernels::channels_innermost;
 use crate::nn::{Attention, Conv1d, GroupNorm, Init, LayerNorm, Linear, NormScope, Params};
 
 /// Official `unet_additional_kwargs`. A key that is absent has the official code's default.
@@ -207,6 +208,16 @@ impl MotionModule {
         let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
         let (clips, positions) = (rows / frames, height * width);
         let normed = self.norm.forward(x, frames);
+        if self.takes_rows(&normed, frames) {
+            let rows = |x: &Tensor| x.flatten(2, 3).transpose(1, 2);
+            let mut h = self.proj_in.forward(&rows(&normed).contiguous());
+            for block in &self.transformer_blocks {
+                h = block.forward_rows(h, frames);
+            }
+            let out = self.proj_out.forward_onto(&h, &rows(x)).transpose(1, 2).reshape(x.size());
+            // What lies with its channels innermost goes on so; the layers of training take their pictures as they come.
+            return if channels_innermost(x) { out } else { out.contiguous() };
+        }
         let sequences = normed.view([clips, frames, channels, positions]).permute([0, 3, 1, 2]).contiguous();
         let mut h = self.proj_in.forward(&sequences.view([clips * positions, frames, channels]));
         for block in &self.transformer_blocks {
@@ -214,6 +225,15 @@ impl MotionModule {
         }
         let h = self.proj_out.forward(&h).view([clips, positions, frames, channels]).permute([0, 2, 3, 1]);
         x + h.reshape([rows, channels, height, width])
+    }
+
+    /// Whether frames can be attended to as they lie, and no sequence needs to be gathered.
+    fn takes_rows(&self, x: &Tensor, frames: i64) -> bool {
+        let mut attentions = self.transformer_blocks.iter().flat_map(|block| &block.attentions);
+        attentions.all(|TemporalAttention { norm, mixer }| match mixer {
+            Mixer::Frames(attention) => attention.takes_frames(x, frames, norm.features()),
+            Mixer::Text(_) | Mixer::Neighbours(_) => false,
+        })
     }
 }
 
@@ -257,12 +277,16 @@ impl TemporalBlock {
         let module = &config.motion_module_kwargs;
         let attention = |(index, &over): (usize, &AttentionType)| {
             let path = params / format!("attn{}", index + 1);
-            let attention = |context| Attention::new(&path, width, context, width, module.num_attention_heads);
+            let heads = module.num_attention_heads;
             TemporalAttention {
                 norm: LayerNorm::new(&(params / format!("norm{}", index + 1)), width),
                 mixer: match (over, config.motion_module_type) {
-                    (AttentionType::CrossAttention, _) => Mixer::Text(attention(text_dim)),
-                    (AttentionType::SelfAttention, ModuleType::Vanilla) => Mixer::Frames(attention(width)),
+                    (AttentionType::CrossAttention, _) => {
+                        Mixer::Text(Attention::new(&path, width, text_dim, width, heads))
+                    }
+                    (AttentionType::SelfAttention, ModuleType::Vanilla) => {
+                        Mixer::Frames(Attention::over_itself(&path, width, width, heads))
+                    }
                     (AttentionType::SelfAttention, ModuleType::Convolution) => {
                         Mixer::Neighbours(Convolution::new(&path, width))
                     }
@@ -289,14 +313,26 @@ impl TemporalBlock {
                 Some(positions) => &normed + positions.first(h.size()[1]).to_kind(normed.kind()),
                 None => normed,
             };
-            let mixed = match mixer {
-                Mixer::Frames(attention) => attention.forward(&placed),
-                Mixer::Text(attention) => attention.forward_cross(&placed, text),
-                Mixer::Neighbours(convolution) => convolution.forward(&placed),
+            h = match mixer {
+                Mixer::Frames(attention) => attention.forward_onto(&placed, &h),
+                Mixer::Text(attention) => attention.forward_cross_onto(&placed, text, &h),
+                Mixer::Neighbours(convolution) => &h + convolution.forward(&placed),
             };
-            h = &h + mixed;
         }
-        &h + self.ff.forward(&self.ff_norm.forward(&h))
+        self.ff.forward_onto(&self.ff_norm.forward(&h), &h)
+    }
+
+    /// The same on `h` `[B·F, H·W, C]`, of a block whose attentions are all over frames.
+    fn forward_rows(&self, mut h: Tensor, frames: i64) -> Tensor {
+        for TemporalAttention { norm, mixer } in &self.attentions {
+            let placed = match &self.positions {
+                Some(positions) => norm.forward_placed(&h, &positions.first(frames).squeeze_dim(0)),
+                None => norm.forward(&h),
+            };
+            let Mixer::Frames(attention) = mixer else { unreachable!("only attentions over frames take rows") };
+            h = attention.forward_frames_onto(&placed, frames, &h);
+        }
+        self.ff.forward_onto(&self.ff_norm.forward(&h), &h)
     }
 }
 

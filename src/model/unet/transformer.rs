@@ -48,7 +48,7 @@ impl SpatialTransformer {
         for block in &self.transformer_blocks {
             h = block.forward(&h, text);
         }
-        x + self.proj_out.picture_of(&h, [rows, channels, height, width])
+        self.proj_out.picture_onto(&h, [rows, channels, height, width], x)
     }
 }
 
@@ -77,11 +77,12 @@ impl Projection {
         }
     }
 
-    fn picture_of(&self, x: &Tensor, shape: [i64; 4]) -> Tensor {
+    /// A picture of `shape`, added to `onto`.
+    fn picture_onto(&self, x: &Tensor, shape: [i64; 4], onto: &Tensor) -> Tensor {
         let picture = |x: Tensor| x.transpose(1, 2).reshape(shape);
         match self {
-            Projection::Conv(conv) => conv.forward(&picture(x.shallow_clone())),
-            Projection::Linear(linear) => picture(linear.forward(x)),
+            Projection::Conv(conv) => conv.forward_onto(&picture(x.shallow_clone()), onto),
+            Projection::Linear(linear) => picture(linear.forward_onto(x, &onto.flatten(2, 3).transpose(1, 2))),
         }
     }
 }
@@ -102,7 +103,7 @@ impl TransformerBlock {
         let Options { heads, cross_attention_dim, .. } = options;
         TransformerBlock {
             norm1: LayerNorm::new(&(params / "norm1"), channels),
-            attn1: Attention::new(&(params / "attn1"), channels, channels, channels, heads),
+            attn1: Attention::over_itself(&(params / "attn1"), channels, channels, heads),
             norm2: LayerNorm::new(&(params / "norm2"), channels),
             attn2: Attention::new(&(params / "attn2"), channels, cross_attention_dim, channels, heads),
             norm3: LayerNorm::new(&(params / "norm3"), channels),
@@ -111,9 +112,9 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
-        let x = x + self.attn1.forward(&self.norm1.forward(x));
-        let x = &x + self.attn2.forward_cross(&self.norm2.forward(&x), text);
-        &x + self.ff.forward(&self.norm3.forward(&x))
+        let x = self.attn1.forward_onto(&self.norm1.forward(x), x);
+        let x = self.attn2.forward_cross_onto(&self.norm2.forward(&x), text, &x);
+        self.ff.forward_onto(&self.norm3.forward(&x), &x)
     }
 }
 
@@ -133,8 +134,8 @@ impl FeedForward {
         }
     }
 
-    /// `[…, C]` to the same.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.out.forward(&geglu(&self.proj.forward(x)))
+    /// `[…, C]` to the same, added to `onto`.
+    pub fn forward_onto(&self, x: &Tensor, onto: &Tensor) -> Tensor {
+        self.out.forward_onto(&geglu(&self.proj.forward(x)), onto)
     }
 }

@@ -86,7 +86,7 @@ fn final_latents_are_saved_and_go_in_again() {
 
 /// The final latents of a line.
 fn latents(desk: &Desk, rest: &str) -> Tensor {
-    desk.ok(&quick(&format!("--seed 1 --save-latents latents -o x.gif --overwrite {rest}")));
+    desk.ok(&quick(&format!("--seed 1 --dtype fp32 --save-latents latents -o x.gif --overwrite {rest}")));
     desk.latents("latents")
 }
 
@@ -160,7 +160,7 @@ fn pictures_are_the_official_ones() {
     noise(&desk, "noise", golden.get("in.latents").narrow(0, 0, 1));
     let prompts: Vec<String> = serde_json::from_value(golden.json("prompts")).unwrap();
     desk.ok(&format!(
-        "animatediff sample --base $GOLD --motion $V3 --latents noise --steps 5 -W 64 -H 64 -L 4 --prompt '{}' -o frames",
+        "animatediff sample --base $GOLD --motion $V3 --latents noise --steps 5 -W 64 -H 64 -L 4 --dtype fp32 --prompt '{}' -o frames",
         prompts[0]
     ));
     for frame in 0..4 {
@@ -195,7 +195,7 @@ fn golden_line(golden: &Golden, rest: &str) -> String {
         texts.iter().map(|text| format!("{flag} '{}' ", text.replace('\'', r"'\''"))).collect()
     };
     format!(
-        "animatediff sample --base $GOLD --motion $V3 --latents noise --steps 5 --guidance-scale 7.5 -W 64 -H 64 -L 4 {}{}{rest}",
+        "animatediff sample --base $GOLD --motion $V3 --latents noise --steps 5 --guidance-scale 7.5 -W 64 -H 64 -L 4 --dtype fp32 {}{}{rest}",
         flags("--prompt", texts("prompts")),
         flags("--negative-prompt", texts("negative_prompts"))
     )

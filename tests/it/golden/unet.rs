@@ -49,10 +49,12 @@ fn pictures() {
 #[test]
 fn sizes_that_are_not_multiples_of_eight() {
     let golden = Golden::load("unet2d");
-    let unet = build(UNetParts::new(&base()), Plan::frozen());
     let first = |key| golden.get(key).narrow(0, 0, 1);
-    let got = unet.forward_folded(&golden.get("in.sample_odd"), &first("in.timesteps"), &first("in.text"), 1);
-    assert_close("odd", &got, &golden.get("out.odd"), OUTPUT);
+    for plan in [Plan::frozen(), Plan::only_used()] {
+        let unet = build(UNetParts::new(&base()), plan);
+        let got = unet.forward_folded(&golden.get("in.sample_odd"), &first("in.timesteps"), &first("in.text"), 1);
+        assert_close("odd", &got, &golden.get("out.odd"), OUTPUT);
+    }
 }
 
 #[test]
@@ -115,10 +117,13 @@ fn low_rank_deltas_add_up() {
 fn adapter_under_a_motion_module() {
     let golden = Golden::load("unet3d");
     let base = base();
-    let parts = UNetParts {
-        motion: Some(motion("v3", NormScope::Frame)),
-        merged: vec![(adapter(), 1.0)],
-        ..UNetParts::new(&base)
-    };
-    assert_close("v3", &predict(&build(parts, Plan::frozen()), &golden), &golden.get("out.v3_frame_adapter1"), OUTPUT);
+    for plan in [Plan::frozen(), Plan::only_used()] {
+        let parts = UNetParts {
+            motion: Some(motion("v3", NormScope::Frame)),
+            merged: vec![(adapter(), 1.0)],
+            ..UNetParts::new(&base)
+        };
+        let unet = build(parts, plan);
+        assert_close("v3", &predict(&unet, &golden), &golden.get("out.v3_frame_adapter1"), OUTPUT);
+    }
 }
