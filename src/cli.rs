@@ -25,8 +25,14 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    assemble::AssembleError, convert as convert_order, data::DataError, tokenizer::TokenizerError, train::Refused,
-    video::VideoError, weights::WeightsError, yaml::YamlError,
+    assemble::AssembleError,
+    convert as convert_order,
+    data::DataError,
+    tokenizer::TokenizerError,
+    train::{Refused, memory},
+    video::VideoError,
+    weights::WeightsError,
+    yaml::YamlError,
 };
 
 /// Trains and samples AnimateDiff: domain adapter, motion module and MotionLoRA
@@ -132,12 +138,15 @@ pub fn report_panic(info: &PanicHookInfo) {
     if text.is_some_and(|text| text.contains("failed printing to stdout") && text.contains("Broken pipe")) {
         return; // whoever read the output has seen enough of it
     }
+    let memory = text.is_some_and(memory::is_lack);
+    if memory && memory::guarded() {
+        return; // told as an error, with what would help
+    }
     // libtorch appends its own C++ stack.
     let text = text.unwrap_or("no message").lines().next().unwrap_or_default();
     let text = text.split("\\n").next().unwrap_or_default();
     let place =
         info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
-    let memory = ["out of memory", "not enough memory", "can't allocate memory"].iter().any(|part| text.contains(part));
     let next = if memory {
         "memory ran out: lower the batch size, the frames or the picture size"
     } else {

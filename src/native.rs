@@ -49,6 +49,9 @@ pub fn fused_adamw(
 ) {
     let count = params.len();
     assert!([grads.len(), exp_avgs.len(), exp_avg_sqs.len(), steps.len()].iter().all(|&len| len == count));
+    if count == 0 {
+        return;
+    }
     let [params, grads, exp_avgs, exp_avg_sqs, steps] = [params, grads, exp_avgs, exp_avg_sqs, steps].map(pointers);
     // SAFETY: every array holds `count` pointers to tensors that the borrowed slices keep alive for the call.
     check(unsafe {
@@ -91,6 +94,14 @@ pub fn scale(grads: &[&Tensor], factor: f64) {
     let pointers = pointers(grads);
     // SAFETY: as in `fused_adamw`.
     check(unsafe { ffi::ad_scale(pointers.as_ptr(), pointers.len(), factor) });
+}
+
+/// Moves each of `targets` towards its `source` by `weight` of the way, in place.
+pub fn lerp(targets: &[&Tensor], sources: &[&Tensor], weight: f64) {
+    assert_eq!(targets.len(), sources.len());
+    let [targets, sources] = [targets, sources].map(pointers);
+    // SAFETY: as in `fused_adamw`.
+    check(unsafe { ffi::ad_lerp(targets.as_ptr(), sources.as_ptr(), targets.len(), weight) });
 }
 
 /// Adds each of `grads`, where it is defined, to the gradient of its parameter, as a backward pass does.

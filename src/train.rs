@@ -4,16 +4,19 @@
 //! or [`autoencoder`] for its loss, [`run`] the loop with its files. What a run looks like on a terminal is the caller's: it is told through [`run::Observer`].
 
 pub mod autoencoder;
+pub mod bad_step;
 pub mod board;
 pub mod checkpoint;
 pub mod config;
 pub mod denoiser;
 pub mod draws;
+pub mod ema;
 pub mod export;
 pub mod folder;
 pub mod interrupt;
 pub mod latents;
 pub mod lr;
+pub mod memory;
 pub mod metrics;
 pub mod optim;
 pub mod pixels;
@@ -21,6 +24,7 @@ pub mod preview;
 pub mod recipe;
 pub mod resume;
 pub mod run;
+pub mod scaler;
 pub mod timestep_bias;
 pub mod trainer;
 

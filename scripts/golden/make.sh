@@ -17,7 +17,7 @@ fi
 
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 cd "$here"
-for topic in tokenizer base forward motion_options schedules training sampling noise resize pickles keys weights; do
+for topic in tokenizer base forward motion_options schedules training training_options sampling noise resize pickles keys weights; do
     echo "== $topic"
     "$GOLDEN_PYTHON" "$topic.py"
 done

@@ -25,6 +25,9 @@ pub struct Config {
     pub timestep_spacing: TimestepSpacing,
     /// What the network predicts.
     pub prediction_type: PredictionType,
+    /// Moves and stretches √ᾱ so that the last timestep is noise alone, and the first stays as it is (Lin et al. 2023, "Common
+    /// Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
+    pub rescale_betas_zero_snr: bool,
 }
 
 /// The part of a [`Config`] that a model is trained on; the rest is the sampler's choice. What is absent is not said.
@@ -41,6 +44,8 @@ pub struct Process {
     pub beta_schedule: Option<BetaSchedule>,
     /// What the network predicts.
     pub prediction_type: Option<PredictionType>,
+    /// Whether the last timestep is noise alone.
+    pub rescale_betas_zero_snr: Option<bool>,
 }
 
 /// The growth of β.
@@ -87,6 +92,7 @@ impl Default for Config {
             set_alpha_to_one: true,
             timestep_spacing: TimestepSpacing::Leading,
             prediction_type: PredictionType::Epsilon,
+            rescale_betas_zero_snr: false,
         }
     }
 }
@@ -103,6 +109,15 @@ impl Config {
         }
         if self.steps_offset < 0 {
             return wrong("steps_offset", "at least 0 is expected");
+        }
+        if self.rescale_betas_zero_snr && self.prediction_type == PredictionType::Epsilon {
+            return wrong(
+                "rescale_betas_zero_snr",
+                "it needs `prediction_type: v_prediction`: where there is noise alone, nothing follows from knowing it",
+            );
+        }
+        if self.rescale_betas_zero_snr && self.num_train_timesteps < 2 {
+            return wrong("rescale_betas_zero_snr", "at least 2 timesteps are expected");
         }
         let total = self.num_train_timesteps;
         if steps < 1 || steps > total {
@@ -131,6 +146,7 @@ impl Config {
             beta_end: Some(self.beta_end),
             beta_schedule: Some(self.beta_schedule),
             prediction_type: Some(self.prediction_type),
+            rescale_betas_zero_snr: Some(self.rescale_betas_zero_snr),
         }
     }
 
@@ -142,6 +158,7 @@ impl Config {
             beta_end: process.beta_end.unwrap_or(self.beta_end),
             beta_schedule: process.beta_schedule.unwrap_or(self.beta_schedule),
             prediction_type: process.prediction_type.unwrap_or(self.prediction_type),
+            rescale_betas_zero_snr: process.rescale_betas_zero_snr.unwrap_or(self.rescale_betas_zero_snr),
             ..self
         }
     }
@@ -168,7 +185,10 @@ impl NoiseSchedule {
             BetaSchedule::Linear => linspace(start, end),
             BetaSchedule::ScaledLinear => linspace(start.sqrt(), end.sqrt()).square(),
         };
-        let alphas_cumprod = (-betas + 1.0).cumprod(0, Kind::Float);
+        let mut alphas_cumprod = (-betas + 1.0).cumprod(0, Kind::Float);
+        if config.rescale_betas_zero_snr {
+            alphas_cumprod = rescaled(&alphas_cumprod);
+        }
         let values = Vec::<f32>::try_from(&alphas_cumprod).expect("a vector of float32");
         NoiseSchedule { config: config.clone(), alphas_cumprod: values.into_iter().map(f64::from).collect() }
     }
@@ -213,4 +233,11 @@ impl NoiseSchedule {
             }
         }
     }
+}
+
+/// ᾱ that ends at 0: √ᾱ less its last value, scaled so that the first is what it was.
+fn rescaled(alphas_cumprod: &Tensor) -> Tensor {
+    let roots = alphas_cumprod.sqrt();
+    let (first, last) = (roots.get(0), roots.get(-1));
+    ((&roots - &last) * (&first / (&first - &last))).square()
 }

@@ -100,5 +100,11 @@ unsafe extern "C" {
         padding: i64,
     ) -> *const c_char;
     pub fn ad_patches(out: *mut C_tensor, x: *const C_tensor, kernel: i64, stride: i64, padding: i64) -> *const c_char;
+    pub fn ad_lerp(
+        targets: *const *const C_tensor,
+        sources: *const *const C_tensor,
+        count: usize,
+        weight: f64,
+    ) -> *const c_char;
     pub fn ad_scale(grads: *const *const C_tensor, count: usize, factor: f64) -> *const c_char;
 }

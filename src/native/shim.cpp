@@ -50,6 +50,14 @@ const char* ad_scale(at::Tensor* const* grads, size_t count, double factor) {
   });
 }
 
+// Moves every target towards its source by `weight` of the way, in place.
+const char* ad_lerp(at::Tensor* const* targets, at::Tensor* const* sources, size_t count, double weight) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_lerp_(list(targets, count), list(sources, count), at::Scalar(weight));
+  });
+}
+
 // Ends the helper threads that libgomp keeps for the calling thread; its next parallel region starts new ones.
 void ad_end_helpers() {
   constexpr int soft = 1;

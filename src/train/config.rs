@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    autoencoder, lr, optim,
+    autoencoder, ema, lr, optim,
     recipe::Stage,
     timestep_bias::{self, TimestepBias},
 };
@@ -73,6 +73,9 @@ pub struct Config {
     pub train_text_encoder: bool,
     /// Min-SNR weighting with this γ (5 in its paper): steps of little noise count less. Absent: all steps count the same.
     pub snr_gamma: Option<f64>,
+    /// Adds so much of a constant to each channel of a clip's noise, drawn anew for each (0.1 is usual): lets a model learn
+    /// pictures that are dark or bright as a whole (Guttenberg 2023, "Diffusion with Offset Noise").
+    pub noise_offset: f64,
     /// Weighting by 1/√SNR: steps of much noise, where the layout is decided, count more. For models that predict the noise.
     pub debiased_estimation_loss: bool,
     /// Which end of the noise schedule is drawn more often, by diffusers' names: `earlier` (little noise) or `later`.
@@ -123,6 +126,14 @@ pub struct Config {
     pub adam_weight_decay: f64,
     /// AdamW's epsilon.
     pub adam_epsilon: f64,
+    /// Keeps AdamW's moments in 8 bits: 2 bytes a parameter in the place of 8, with rounded updates.
+    pub use_8bit_adam: bool,
+    /// Keeps an exponential moving average of the weights, which samples and exports are then made of.
+    pub use_ema: bool,
+    /// Of that average.
+    pub ema: ema::Config,
+    /// Steps in a row without a finite loss and gradient after which a run ends; each is skipped, and its clips are written down.
+    pub max_bad_steps: usize,
     /// Whether captions are dropped at all.
     pub cfg_random_null_text: bool,
     /// Share of captions replaced by the empty one.
@@ -223,6 +234,7 @@ impl Default for Config {
             lora: Lora::default(),
             train_text_encoder: false,
             snr_gamma: None,
+            noise_offset: 0.0,
             debiased_estimation_loss: false,
             timestep_bias_strategy: timestep_bias::Strategy::None,
             timestep_bias_multiplier: 1.0,
@@ -248,6 +260,10 @@ impl Default for Config {
             adam_beta2: 0.999,
             adam_weight_decay: 1e-2,
             adam_epsilon: 1e-8,
+            use_8bit_adam: false,
+            use_ema: false,
+            ema: ema::Config::default(),
+            max_bad_steps: 10,
             cfg_random_null_text: true,
             cfg_random_null_text_ratio: 0.1,
             num_workers: 2,
@@ -317,6 +333,7 @@ impl Config {
             adam_beta2: self.adam_beta2,
             adam_weight_decay: self.adam_weight_decay,
             adam_epsilon: self.adam_epsilon,
+            use_8bit_adam: self.use_8bit_adam,
         }
     }
 
@@ -390,8 +407,17 @@ impl Config {
         if self.save_precision == Precision::Auto {
             return wrong("save_precision", "fp32, fp16 or bf16 is expected".into());
         }
-        if self.precision == Precision::Fp16 {
-            return wrong("precision", "fp16 training needs loss scaling, which is not available yet; use bf16".into());
+        if !(self.noise_offset.is_finite() && self.noise_offset >= 0.0) {
+            return wrong("noise_offset", "a number of at least 0 is expected".into());
+        }
+        if self.max_bad_steps == 0 {
+            return wrong("max_bad_steps", "at least 1 is expected: how many steps may be skipped in a row?".into());
+        }
+        if let Err(message) = self.ema.check() {
+            return wrong("ema", message);
+        }
+        if !self.use_ema && self.ema != ema::Config::default() {
+            return wrong("ema", "`use_ema` is not set; set it to true, or remove the key".into());
         }
         let steps = self.validation_data.num_inference_steps;
         if let Err((key, message)) = self.noise_scheduler_kwargs.check(steps) {
@@ -448,6 +474,7 @@ impl Config {
             ("lora", !low_rank && self.lora != own.lora),
             ("vae", stage != Stage::Vae && self.vae != own.vae),
             ("snr_gamma", stage == Stage::Vae && self.snr_gamma.is_some()),
+            ("noise_offset", stage == Stage::Vae && self.noise_offset != 0.0),
             ("debiased_estimation_loss", stage == Stage::Vae && self.debiased_estimation_loss),
             ("timestep_bias_strategy", stage == Stage::Vae && self.timestep_bias() != own.timestep_bias()),
             ("cache_latents", stage == Stage::Vae && self.cache_latents),
@@ -455,6 +482,7 @@ impl Config {
                 "noise_scheduler_kwargs",
                 stage == Stage::Vae && self.noise_scheduler_kwargs != own.noise_scheduler_kwargs,
             ),
+            ("gradient_checkpointing", stage == Stage::Vae && self.gradient_checkpointing != Checkpointing::None),
             ("validation_data", stage == Stage::Vae && self.validation_data != own.validation_data),
             (
                 "cfg_random_null_text_ratio",

@@ -11,7 +11,7 @@ use crate::data::choice;
 pub struct Draws {
     /// For the VAE's posterior, `[N, C, F, h, w]`.
     pub posterior: Tensor,
-    /// What the network must find, `[N, C, F, h, w]`, independent per frame.
+    /// What the network must find, `[N, C, F, h, w]`, independent per frame but for the offset, which shifts a clip as a whole.
     pub noise: Tensor,
     /// One timestep per clip, `[N]` int64.
     pub timesteps: Tensor,
@@ -27,14 +27,21 @@ impl Draws {
         shape: [i64; 5],
         (timesteps, bias): (i64, TimestepBias),
         caption_dropout: f64,
+        noise_offset: f64,
     ) -> Draws {
         let mut random = choice::random(seed ^ STREAM, step as u64);
         tch::manual_seed(choice::below(&mut random, u64::MAX) as i64);
-        let normal = || Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let normal = |shape: [i64; 5]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let (posterior, mut noise) = (normal(shape), normal(shape));
+        let timesteps = bias.draw(timesteps, shape[0]);
+        if noise_offset > 0.0 {
+            // Drawn last, so that everything else is what it is without.
+            noise += normal([shape[0], shape[1], 1, 1, 1]) * noise_offset;
+        }
         Draws {
-            posterior: normal(),
-            noise: normal(),
-            timesteps: bias.draw(timesteps, shape[0]),
+            posterior,
+            noise,
+            timesteps,
             drop_caption: (0..shape[0]).map(|_| choice::between(&mut random, 0.0, 1.0) < caption_dropout).collect(),
         }
     }

@@ -1,10 +1,13 @@
 //! AdamW over a model's trained tensors, and gradient clipping.
 
+pub mod blockwise;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
 
+use self::blockwise::Group;
 use crate::native::{self, AdamWStep};
 
 /// Hyper-parameters, with the official keys and defaults.
@@ -19,19 +22,24 @@ pub struct Config {
     pub adam_weight_decay: f64,
     /// Added to the denominator.
     pub adam_epsilon: f64,
+    /// Moments in 8 bits for tensors of at least 4096 values: 2 bytes a parameter in the place of 8.
+    pub use_8bit_adam: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { adam_beta1: 0.9, adam_beta2: 0.999, adam_weight_decay: 1e-2, adam_epsilon: 1e-8 }
+        Config { adam_beta1: 0.9, adam_beta2: 0.999, adam_weight_decay: 1e-2, adam_epsilon: 1e-8, use_8bit_adam: false }
     }
 }
 
-/// `torch.optim.AdamW`, fused.
+/// `torch.optim.AdamW`, fused; what has its moments in 8 bits is updated in groups.
 #[derive(Debug)]
 pub struct AdamW {
     config: Config,
+    /// All trained tensors.
+    params: Vec<Tensor>,
     entries: Vec<Entry>,
+    groups: Vec<Group>,
 }
 
 #[derive(Debug)]
@@ -46,6 +54,9 @@ struct Entry {
 impl AdamW {
     /// Zero moments for every tensor of `trained`; the tensors themselves are shared, and updated in place.
     pub fn new(trained: &BTreeMap<String, Tensor>, config: Config) -> AdamW {
+        let params = trained.values().map(Tensor::shallow_clone).collect();
+        let in_8_bits = |tensor: &Tensor| config.use_8bit_adam && tensor.numel() as i64 >= blockwise::SMALLEST;
+        let (coarse, fine): (Vec<_>, Vec<_>) = trained.iter().partition(|(_, tensor)| in_8_bits(tensor));
         let entry = |(name, param): (&String, &Tensor)| Entry {
             name: name.clone(),
             exp_avg: no_grad(|| param.zeros_like()),
@@ -53,23 +64,26 @@ impl AdamW {
             step: Tensor::zeros([], (Kind::Float, param.device())),
             param: param.shallow_clone(),
         };
-        AdamW { config, entries: trained.iter().map(entry).collect() }
+        AdamW { config, params, entries: fine.into_iter().map(entry).collect(), groups: Group::all(coarse) }
     }
 
     /// Forgets the gradients.
     pub fn zero_grad(&mut self) {
-        for entry in &mut self.entries {
-            entry.param.zero_grad();
-        }
+        self.params.iter_mut().for_each(Tensor::zero_grad);
     }
 
     /// Scales all gradients together so that their L2 norm is at most `max_norm`; gives the norm before that.
     pub fn clip_grad_norm(&self, max_norm: f64) -> f64 {
-        let grads: Vec<Tensor> = self.with_gradients().map(|(_, grad)| grad).collect();
+        self.unscale_and_clip(1.0, max_norm)
+    }
+
+    /// The same for gradients of a loss that was multiplied by `scale`; gives the norm of those of the loss itself.
+    pub fn unscale_and_clip(&self, scale: f64, max_norm: f64) -> f64 {
+        let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
         let grads: Vec<&Tensor> = grads.iter().collect();
-        let norm = native::total_norm(&grads);
-        let factor = max_norm / (norm + 1e-6);
-        if factor < 1.0 {
+        let norm = native::total_norm(&grads) / scale;
+        let factor = (max_norm / (norm + 1e-6)).min(1.0) / scale;
+        if factor != 1.0 {
             native::scale(&grads, factor);
         }
         norm
@@ -77,7 +91,12 @@ impl AdamW {
 
     /// One update at learning rate `lr`. A tensor that the loss did not reach keeps its value and moments.
     pub fn step(&mut self, lr: f64) {
-        let Config { adam_beta1, adam_beta2, adam_weight_decay, adam_epsilon } = self.config;
+        let Config { adam_beta1, adam_beta2, adam_weight_decay, adam_epsilon, .. } = self.config;
+        let step =
+            AdamWStep { lr, beta1: adam_beta1, beta2: adam_beta2, weight_decay: adam_weight_decay, eps: adam_epsilon };
+        for group in &mut self.groups {
+            group.step(step);
+        }
         let (entries, grads): (Vec<&Entry>, Vec<Tensor>) = self.with_gradients().unzip();
         let column = |field: fn(&Entry) -> &Tensor| entries.iter().map(|entry| field(entry)).collect::<Vec<_>>();
         native::fused_adamw(
@@ -86,7 +105,7 @@ impl AdamW {
             &column(|entry| &entry.exp_avg),
             &column(|entry| &entry.exp_avg_sq),
             &column(|entry| &entry.step),
-            AdamWStep { lr, beta1: adam_beta1, beta2: adam_beta2, weight_decay: adam_weight_decay, eps: adam_epsilon },
+            step,
         );
     }
 
@@ -96,19 +115,16 @@ impl AdamW {
             [("exp_avg", &entry.exp_avg), ("exp_avg_sq", &entry.exp_avg_sq), ("step", &entry.step)]
                 .map(|(part, tensor)| (format!("{}.{part}", entry.name), tensor.shallow_clone()))
         };
-        self.entries.iter().flat_map(parts).collect()
+        self.entries.iter().flat_map(parts).chain(self.groups.iter().flat_map(Group::state)).collect()
     }
 
     /// Takes back what [`AdamW::state`] gave. The first name that is missing or of another shape is the error.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), String> {
-        for entry in &mut self.entries {
-            let parts =
-                [("exp_avg", &mut entry.exp_avg), ("exp_avg_sq", &mut entry.exp_avg_sq), ("step", &mut entry.step)];
-            for (part, tensor) in parts {
-                let name = format!("{}.{part}", entry.name);
-                let saved = state.get(&name).filter(|saved| saved.size() == tensor.size()).ok_or(name)?;
-                no_grad(|| tensor.copy_(saved));
-            }
+        // The tensors that `state` gives are those of the optimizer.
+        for (name, mut tensor) in self.state() {
+            let fits = |saved: &&Tensor| saved.size() == tensor.size() && saved.kind() == tensor.kind();
+            let saved = state.get(&name).filter(fits).ok_or(name)?;
+            no_grad(|| tensor.copy_(saved));
         }
         Ok(())
     }

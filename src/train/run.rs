@@ -14,16 +14,18 @@ use tch::{Device, Tensor};
 
 use super::{
     Config, Refused, Stage,
+    bad_step::{self, Diverged},
     board::Board,
     checkpoint::{self, Checkpoint},
     export,
     folder::RunFolder,
     interrupt::{Interrupt, Signal},
+    memory,
     metrics::Metrics,
     preview,
     recipe::Recipe,
     resume::Point,
-    trainer::{Network, State, StepReport, Trainer},
+    trainer::{Network, Outcome, State, StepReport, Trainer},
 };
 use crate::{
     assemble::Base,
@@ -207,7 +209,8 @@ impl Run {
         let ended = self.steps(&mut outputs, &mut loader, &interrupt, observer);
         let unsaved = outputs.saved != Some(self.trainer.step());
         if let Err(error) = ended {
-            if unsaved && self.trainer.step() > 0 {
+            // A run that diverged has nothing to keep but what it had before.
+            if unsaved && self.trainer.step() > 0 && !error.is::<Diverged>() && self.trainer.is_whole() {
                 // The first error is the one to tell; a full disk would only repeat itself here.
                 let _ = self.save(&mut outputs, observer);
             }
@@ -218,7 +221,9 @@ impl Run {
         }
         let export = outputs.folder.export();
         self.rescale()?;
+        let averages = self.trainer.averages();
         let export = export::export(&export, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
+        drop(averages);
         observer.wrote("export", &export);
         Ok(Finished {
             folder: outputs.folder.root().to_owned(),
@@ -255,7 +260,7 @@ impl Run {
             if self.trainer.step() == 0 {
                 preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples)?;
             }
-            let Some(report) = self.trainer.update(&samples, stop)? else { break };
+            let Some(report) = self.update(outputs, &samples, stop, observer)? else { break };
             let (done, left) = (report.step - first, self.total_steps - report.step);
             let pace = clock.pace(done as usize * samples.len(), left, samples.len());
             outputs.log(&report, &pace)?;
@@ -276,9 +281,39 @@ impl Run {
         Ok(())
     }
 
+    /// One update; clips that it had to be skipped on are written down, and too many of them in a row are the end.
+    fn update(
+        &mut self,
+        outputs: &Outputs,
+        samples: &[Sample],
+        stop: impl Fn() -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<StepReport>> {
+        let updated = memory::guard(|| self.trainer.update(samples, stop));
+        let updated =
+            updated.map_err(|lack| lack.explain(&self.config, &self.trainer.weights, self.trainer.device()))?;
+        let Some(report) = updated else { return Ok(None) };
+        if report.outcome == Outcome::Skipped {
+            let path = bad_step::write(outputs.folder.root(), &report, self.config.global_seed, samples)?;
+            observer.note(&format!(
+                "step {}: loss {} and gradient norm {} are not both finite; the update is skipped, its clips are listed in {}",
+                report.step,
+                report.loss,
+                report.grad_norm,
+                path.display()
+            ));
+            let in_a_row = self.trainer.bad_steps();
+            if in_a_row >= self.config.max_bad_steps {
+                return Err(Diverged { in_a_row, step: report.step, dump: path }.into());
+            }
+        }
+        Ok(Some(report))
+    }
+
     /// What the model makes of the validation prompts, or of the pictures of the last batch; `false` if stopped meanwhile.
     fn show(&self, outputs: &mut Outputs, samples: &[Sample], stop: impl Fn() -> bool) -> Result<bool> {
         let (folder, board, step) = (outputs.folder.samples(), &mut outputs.board, self.trainer.step());
+        let _averages = self.trainer.averages();
         match self.trainer.network() {
             Network::Denoiser(denoiser) => {
                 preview::validation(&folder, board, &self.config, self.recipe.frames, (step, denoiser), stop)
@@ -349,6 +384,10 @@ impl Run {
             "lora": config.lora,
             "vae": config.vae,
             "snr_gamma": config.snr_gamma,
+            "noise_offset": config.noise_offset,
+            "use_8bit_adam": config.use_8bit_adam,
+            "use_ema": config.use_ema,
+            "ema": config.ema,
             "debiased_estimation_loss": config.debiased_estimation_loss,
             "timestep_bias_strategy": config.timestep_bias_strategy,
             "timestep_bias_multiplier": config.timestep_bias_multiplier,
@@ -363,14 +402,27 @@ impl Run {
         // A key that came with a later version had no other value than its default before.
         let default = self.identity_under(&Config::for_stage(self.recipe.stage));
         for (key, value) in now.as_object().expect("an object") {
-            let before = saved.get(key).unwrap_or(&default[key]);
+            let before = completed(saved.get(key), &default[key]);
             ensure!(
-                before == value,
+                before == *value,
                 "`{key}` was {before} and is now {value}; a resumed run continues the same order of the same data. \
                  Start a new run instead, from the exported weights"
             );
         }
         Ok(())
+    }
+}
+
+/// What was saved, with the default where it is silent.
+fn completed(saved: Option<&Value>, default: &Value) -> Value {
+    match (saved, default) {
+        (None, default) => default.clone(),
+        (Some(Value::Object(saved)), Value::Object(default)) => {
+            let mut all = default.clone();
+            all.extend(saved.clone());
+            Value::Object(all)
+        }
+        (Some(saved), _) => saved.clone(),
     }
 }
 
@@ -425,16 +477,22 @@ struct Outputs {
 
 impl Outputs {
     fn log(&mut self, report: &StepReport, pace: &Pace) -> Result<()> {
-        let StepReport { step, loss, grad_norm, lr } = *report;
-        let row = json!({
+        let StepReport { step, loss, grad_norm, lr, outcome } = *report;
+        let mut row = json!({
             "loss": loss,
             "lr": lr,
             "grad_norm": grad_norm,
             "clips_per_second": pace.clips_per_second,
             "waiting_for_data": pace.waiting,
         });
+        if outcome != Outcome::Updated {
+            row["skipped"] = json!(outcome);
+        }
         self.metrics.append(step, &row)?;
-        for (tag, value) in [("train_loss", loss), ("lr", lr), ("grad_norm", grad_norm)] {
+        let finite = [("train_loss", loss), ("lr", lr), ("grad_norm", grad_norm)]
+            .into_iter()
+            .filter(|(_, value)| value.is_finite());
+        for (tag, value) in finite {
             self.board.scalar(tag, step, value)?;
         }
         self.board.scalar("clips_per_second", step, pace.clips_per_second)

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{
@@ -12,15 +13,22 @@ use super::{
     checkpoint::Groups,
     denoiser::Denoiser,
     draws::Draws,
+    ema::{Ema, Swapped},
     lr,
     optim::AdamW,
     recipe::{Recipe, Stage},
+    scaler::LossScaler,
 };
 use crate::{
     assemble::Base,
     data::Sample,
     model::{unet::motion, vae::Vae},
 };
+
+// What a state's groups and values are called.
+const EMA: &str = "ema";
+const SCALER: &str = "loss_scale";
+const BAD_STEPS: &str = "bad_steps";
 
 /// The networks of a run, and its optimizer.
 pub struct Trainer {
@@ -31,6 +39,13 @@ pub struct Trainer {
     pub optimizer: AdamW,
     /// The tensors of [`Weights::trained`], in its order.
     trained: Vec<Tensor>,
+    ema: Option<Ema>,
+    /// With float16 only.
+    scaler: Option<LossScaler>,
+    /// Steps in a row that had to be skipped.
+    bad_steps: usize,
+    /// Cleared while an update is being made.
+    whole: bool,
     lr: lr::Schedule,
     config: Config,
     frames: i64,
@@ -67,10 +82,22 @@ pub struct State {
     pub values: Map<String, Value>,
 }
 
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was made.
+    Updated,
+    /// The scaled loss of float16 was too large for its gradients; it is smaller from now on. Happens, and means nothing.
+    Overflow,
+    /// The loss or a gradient is not finite.
+    Skipped,
+}
+
 /// What an update was.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
-    /// Updates done, this one included.
+    /// Updates done, this one included, and those that were skipped.
     pub step: i64,
     /// Loss before the update, mean over its clips.
     pub loss: f64,
@@ -78,6 +105,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub lr: f64,
+    /// Whether anything was updated.
+    pub outcome: Outcome,
 }
 
 impl Trainer {
@@ -96,6 +125,10 @@ impl Trainer {
             network,
             optimizer: AdamW::new(&weights.trained, config.adam()),
             trained: weights.trained.values().map(Tensor::shallow_clone).collect(),
+            ema: config.use_ema.then(|| Ema::new(&weights.trained, config.ema)),
+            scaler: (kind == Kind::Half).then(LossScaler::default),
+            bad_steps: 0,
+            whole: true,
             weights,
             lr: config.lr_schedule(steps),
             config: config.clone(),
@@ -129,30 +162,63 @@ impl Trainer {
         }
     }
 
-    /// One update on `samples`, in as many passes as the batch size makes of them. Nothing is updated when the loss or a
-    /// gradient is not finite: that is the error. `stop` is asked between passes; an update that it ends is none at all.
+    /// One update on `samples`, in as many passes as the batch size makes of them. When the loss or a gradient is not finite,
+    /// nothing is updated, and the step is over. `stop` is asked between passes; an update that it ends is none at all.
     pub fn update(&mut self, samples: &[Sample], stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
         let draws = self.draws(samples, self.step);
+        let scale = self.scaler.map_or(1.0, |scaler| scaler.scale());
         self.optimizer.zero_grad();
-        let Some(loss) =
-            self.accumulate(samples, &draws, |samples, draws, share| self.backward(samples, draws, share), stop)
-        else {
-            return Ok(None);
-        };
-        let grad_norm = self.optimizer.clip_grad_norm(self.config.max_grad_norm);
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            let ids: Vec<&str> = samples.iter().map(|sample| sample.id.as_str()).collect();
-            bail!(
-                "step {}: loss {loss} and gradient norm {grad_norm} are not both finite (clips {}); nothing was updated. \
-                 Lower learning_rate, or go on from the last checkpoint with --resume",
-                self.step + 1,
-                ids.join(", ")
-            );
-        }
+        let backward = |samples: &[Sample], draws: &Draws, share| self.backward(samples, draws, share * scale);
+        let Some(scaled) = self.accumulate(samples, &draws, backward, stop) else { return Ok(None) };
+        let loss = scaled / scale;
+        let grad_norm = self.optimizer.unscale_and_clip(scale, self.config.max_grad_norm);
         let lr = self.lr.lr(self.config.base_lr(), self.step);
-        self.optimizer.step(lr);
+        let outcome = self.judge(loss, grad_norm);
+        if outcome == Outcome::Updated {
+            self.whole = false;
+            self.optimizer.step(lr);
+            if let Some(ema) = &mut self.ema {
+                ema.update(&self.weights.trained);
+            }
+            self.whole = true;
+        }
         self.step += 1;
-        Ok(Some(StepReport { step: self.step, loss, grad_norm, lr }))
+        Ok(Some(StepReport { step: self.step, loss, grad_norm, lr, outcome }))
+    }
+
+    /// Whether to update, and what is to be learnt from it for the next time.
+    fn judge(&mut self, loss: f64, grad_norm: f64) -> Outcome {
+        let finite = loss.is_finite() && grad_norm.is_finite();
+        let excused = loss.is_finite() && self.scaler.is_some_and(|scaler| scaler.may_overflow());
+        if let Some(scaler) = &mut self.scaler {
+            scaler.learn(!finite);
+        }
+        let outcome = match (finite, excused) {
+            (true, _) => Outcome::Updated,
+            (false, true) => Outcome::Overflow,
+            (false, false) => Outcome::Skipped,
+        };
+        self.bad_steps = match outcome {
+            Outcome::Updated => 0,
+            Outcome::Overflow => self.bad_steps,
+            Outcome::Skipped => self.bad_steps + 1,
+        };
+        outcome
+    }
+
+    /// Whether no update broke off half-way: only then is there a state worth keeping.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Steps in a row that had to be skipped.
+    pub fn bad_steps(&self) -> usize {
+        self.bad_steps
+    }
+
+    /// Puts the averages in the place of what is trained, where there are any, as long as the guard lives.
+    pub fn averages(&self) -> Option<Swapped<'_>> {
+        self.ema.as_ref().map(|ema| ema.in_place_of(&self.weights.trained))
     }
 
     /// The loss on `samples` with the random numbers of the update after `step` updates, without updating.
@@ -165,8 +231,17 @@ impl Trainer {
     pub fn state(&self) -> State {
         let detached = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.detach());
         let trained = self.weights.trained.iter().map(detached).collect();
-        let groups = [("trained".to_owned(), trained), ("optimizer".to_owned(), self.optimizer.state())].into();
-        State { step: self.step, groups, values: Map::new() }
+        let mut groups: Groups =
+            [("trained".to_owned(), trained), ("optimizer".to_owned(), self.optimizer.state())].into();
+        let mut values = Map::from_iter([(BAD_STEPS.to_owned(), self.bad_steps.into())]);
+        if let Some(ema) = &self.ema {
+            groups.insert(EMA.to_owned(), ema.state());
+            values.insert(EMA.to_owned(), ema.updates().into());
+        }
+        if let Some(scaler) = self.scaler {
+            values.insert(SCALER.to_owned(), json!([scaler.scale(), scaler.since()]));
+        }
+        State { step: self.step, groups, values }
     }
 
     /// Takes up where [`Trainer::state`] left off.
@@ -191,7 +266,30 @@ impl Trainer {
         if let Err(name) = self.optimizer.load_state(moments) {
             bail!("the checkpoint lacks the optimizer's `{name}`");
         }
+        self.restore_options(state)?;
         self.step = state.step;
+        Ok(())
+    }
+
+    /// What options add to a state.
+    fn restore_options(&mut self, state: &State) -> Result<()> {
+        self.bad_steps = state.values.get(BAD_STEPS).and_then(Value::as_u64).unwrap_or(0) as usize;
+        if let Some(ema) = &mut self.ema {
+            let updates = state.values.get(EMA).and_then(Value::as_i64);
+            let (Some(averages), Some(updates)) = (state.groups.get(EMA), updates) else {
+                bail!("it has no averages (`{EMA}`): the run was started without `use_ema`");
+            };
+            if let Err(name) = ema.load_state(averages, updates) {
+                bail!("the checkpoint lacks the average of `{name}`");
+            }
+        }
+        if self.scaler.is_some() {
+            // A run that was in another precision before starts with a scale of its own.
+            let saved =
+                state.values.get(SCALER).and_then(|saved| Some((saved.get(0)?.as_f64()?, saved.get(1)?.as_i64()?)));
+            self.scaler =
+                Some(saved.map_or_else(LossScaler::default, |(scale, since)| LossScaler::from_state(scale, since)));
+        }
         Ok(())
     }
 
@@ -252,7 +350,7 @@ impl Trainer {
         ];
         let dropout = if config.cfg_random_null_text { config.cfg_random_null_text_ratio } else { 0.0 };
         let timesteps = (config.noise_scheduler_kwargs.num_train_timesteps, config.timestep_bias());
-        Draws::new(config.global_seed, step, shape, timesteps, dropout)
+        Draws::new(config.global_seed, step, shape, timesteps, dropout, config.noise_offset)
     }
 }
 

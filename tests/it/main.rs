@@ -29,6 +29,7 @@ mod golden {
     mod schedules;
     mod tokenizer;
     mod training;
+    mod training_options;
     mod unet;
 }
 mod hub;

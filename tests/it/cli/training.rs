@@ -218,6 +218,81 @@ fn a_checkpoint_from_before_a_key_was_there_is_resumed_at_its_default() {
 }
 
 #[test]
+fn every_option_of_a_step_is_taken_up_where_it_was_left() {
+    let desk = Desk::new();
+    for options in [
+        "--set use_ema=true --set ema.decay=0.9",
+        "--set use_8bit_adam=true",
+        "--set precision=bf16 --set gradient_checkpointing=full",
+        "--set precision=fp16 --set noise_offset=0.1",
+        "--set gradient_checkpointing=blocks --set noise_scheduler_kwargs.prediction_type=v_prediction \
+         --set noise_scheduler_kwargs.rescale_betas_zero_snr=true --set snr_gamma=5",
+    ] {
+        let line =
+            format!("motion -c $TINY --max-steps 4 --set checkpointing_steps=2 --set learning_rate=0.01 {options}");
+        let whole = desk.train(&line);
+        let (losses, export) = (whole.losses(), fs::read(&whole.export).unwrap());
+        let middle = whole.folder.join("checkpoints/step-00000002");
+        desk.ok(&format!("animatediff train motion --resume {}", middle.display()));
+        assert_eq!(whole.losses(), losses, "{options}");
+        assert_eq!(fs::read(&whole.export).unwrap(), export, "{options}: bit for bit");
+    }
+}
+
+#[test]
+fn computing_again_changes_no_bit_of_a_run() {
+    let desk = Desk::new();
+    let export = |how: &str| {
+        fs::read(desk.train(&format!("motion -c $TINY --set gradient_checkpointing={how}")).export).unwrap()
+    };
+    let plain = export("none");
+    for how in ["blocks", "full", "true"] {
+        assert!(export(how) == plain, "{how}");
+    }
+    desk.refused(
+        "animatediff train motion -c $TINY --set gradient_checkpointing=some",
+        &["`none`, `blocks` or `full`"],
+    );
+}
+
+#[test]
+fn averages_are_what_is_exported() {
+    let desk = Desk::new();
+    let run = desk.train("motion -c $TINY --set learning_rate=0.01 --max-steps 3 --set use_ema=true");
+    let plain = desk.train("motion -c $TINY --set learning_rate=0.01 --max-steps 3");
+    assert_eq!(run.losses(), plain.losses(), "training does not look at them");
+    let averages = checkpoint::load(&run.folder.join("checkpoints/step-00000003")).unwrap();
+    let (ema, trained) = (&averages.tensors["ema"], &averages.tensors["trained"]);
+    let name = "unet.down_blocks.0.motion_modules.0.proj_in.weight";
+    let exported = run
+        .tensors()
+        .into_iter()
+        .find(|(key, _)| key.ends_with("down_blocks.0.motion_modules.0.temporal_transformer.proj_in.weight"));
+    let exported = exported.unwrap().1;
+    assert!(exported.equal(&ema[name]) && !exported.equal(&trained[name]));
+    desk.refused("animatediff train motion -c $TINY --set ema.decay=0.9", &["`use_ema` is not set"]);
+    desk.refused("animatediff train motion -c $TINY --set use_ema=true --set ema.decay=1", &["`decay` must be"]);
+}
+
+#[test]
+fn a_run_that_diverges_skips_writes_down_and_ends() {
+    let desk = Desk::new();
+    let line = "animatediff train motion -c $TINY --max-steps 9 --set checkpointing_steps=1 --set learning_rate=1e38 \
+                --set max_bad_steps=3 --set name=wild";
+    let told = desk.fails(line, 1, &["3 steps in a row had no finite loss", "lower learning_rate"]);
+    assert!(told.contains("the update is skipped"), "{told}");
+    let folder = fs::read_dir(desk.path("runs")).unwrap().next().unwrap().unwrap().path();
+    let dumps: Vec<_> = fs::read_dir(folder.join("bad_steps")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(dumps.len(), 3);
+    let dump: serde_json::Value = serde_json::from_slice(&fs::read(&dumps[0]).unwrap()).unwrap();
+    assert!(dump["clips"][0]["id"].is_string() && dump["clips"][1]["position"].is_u64(), "{dump}");
+    let rows = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    assert!(rows.contains("\"skipped\":\"skipped\""), "{rows}");
+    let newest = checkpoint::newest(&folder.join("checkpoints")).unwrap().unwrap();
+    checkpoint::load(&newest.path).unwrap();
+}
+
+#[test]
 fn convolutions_take_the_place_of_temporal_attention() {
     let desk = Desk::new();
     let kwargs = "unet_additional_kwargs={use_inflated_groupnorm: true, motion_module_type:";

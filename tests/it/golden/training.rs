@@ -107,6 +107,7 @@ fn optimizer_config(settings: &serde_json::Value) -> optim::Config {
         adam_beta2: number(&settings["adam_betas"][1]),
         adam_weight_decay: number(&settings["weight_decay"]),
         adam_epsilon: number(&settings["eps"]),
+        use_8bit_adam: false,
     }
 }
 

@@ -1,0 +1,53 @@
+//! Steps without a finite loss or gradient: what they were on, written down.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::trainer::StepReport;
+use crate::{data::Sample, files};
+
+/// The folder of such steps in a run's folder.
+const FOLDER: &str = "bad_steps";
+
+/// Too many steps in a row were skipped.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "step {step}: {in_a_row} steps in a row had no finite loss and gradient, and were skipped (their clips are listed in {}). \
+     The last checkpoint is as it was: lower learning_rate, or look at those clips, and go on with --resume",
+    .dump.parent().unwrap_or(.dump).display()
+)]
+pub struct Diverged {
+    /// So many.
+    pub in_a_row: usize,
+    /// The last of them.
+    pub step: i64,
+    /// What was written of it.
+    pub dump: PathBuf,
+}
+
+/// Writes `bad_steps/step-NNNNNNNN.json` in the run's folder: what came out, and what is needed to do it again.
+pub fn write(run: &Path, report: &StepReport, seed: u64, samples: &[Sample]) -> Result<PathBuf> {
+    let folder = run.join(FOLDER);
+    fs::create_dir_all(&folder).map_err(|error| files::failed(&folder, "create the folder", error))?;
+    let path = folder.join(format!("step-{:08}.json", report.step));
+    let clips = samples.iter().map(|sample| {
+        let largest = sample.pixels.iter().copied().map(f32::abs).fold(0.0, f32::max);
+        json!({"id": sample.id, "caption": sample.caption, "position": sample.position, "largest_pixel": largest})
+    });
+    let content = json!({
+        "step": report.step,
+        "loss": report.loss.to_string(),
+        "grad_norm": report.grad_norm.to_string(),
+        "lr": report.lr,
+        "global_seed": seed,
+        "clips": clips.collect::<Vec<_>>(),
+    });
+    files::write_atomic(&path, |out| Ok(writeln!(out, "{content:#}")?))?;
+    Ok(path)
+}
