@@ -13,7 +13,7 @@
 //! - [`sample`] and [`train`];
 //! - [`eval`]: what clips show, measured;
 //! - [`config`]: what users write, in layers; [`reproduce`]: the recipe's claims, trained and measured;
-//! - [`bench`]: how fast all of it is;
+//! - [`mod@bench`]: how fast all of it is;
 //! - [`cli`]: the commands, the only part that prints.
 
 pub mod assemble;

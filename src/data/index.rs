@@ -1,7 +1,7 @@
 //! The index of a list: the same list in a file that is mapped, so that ten million clips open at once and stay on disk. It is made
 //! of a CSV, or of what a scan of tar archives found.
 //!
-//! Rows stand in blocks of [`BLOCK_ROWS`]. A table at the end of the file has, for each block, where it ends and the start of
+//! Rows stand in blocks of sixteen. A table at the end of the file has, for each block, where it ends and the start of
 //! its hash; the header has the hash of the table and its own. So opening reads the header and the table (11 MB for ten
 //! million rows), a row costs one block, and whatever is damaged is noticed before it is believed.
 //!
