@@ -1,4 +1,4 @@
-//! Which checkpoint `--resume` means. Only reads, and builds nothing: of many processes that train together, one decides for all.
+//! Which checkpoint `--resume` means. Builds nothing: of many processes that train together, one decides for all.
 
 use std::{
     convert::Infallible,
@@ -65,7 +65,7 @@ impl Resume {
     /// new run.
     ///
     /// # Errors
-    /// [`Refused`] for a path that names no checkpoint, and for a run whose checkpoints are all damaged: a start from the
+    /// [`Refused`] for a path that names no checkpoint, for a run that another process is writing, and for a run whose checkpoints are all damaged: a start from the
     /// beginning must be asked for.
     pub fn find(&self, output_dir: &Path, name: &str, debug: bool) -> Result<Option<Point>> {
         match self {
@@ -73,7 +73,11 @@ impl Resume {
             Resume::Auto => newest_run(output_dir, name, debug).map_err(|error| Refused(error).into()),
             Resume::From(path) => match named(path)? {
                 (folder, Some(checkpoint)) => Ok(Some(Point { folder, checkpoint, damaged: Vec::new() })),
-                (folder, None) => Point::newest(&folder).map_err(Refused)?.map(Some).ok_or_else(|| none(&folder)),
+                (folder, None) => {
+                    // A run that another process has just begun has no checkpoint yet: that process is what to tell of.
+                    drop(folder::lock(&folder).map_err(Refused)?);
+                    Point::newest(&folder).map_err(Refused)?.map(Some).ok_or_else(|| none(&folder))
+                }
             },
         }
     }
