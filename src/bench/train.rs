@@ -20,11 +20,20 @@ use crate::{
     },
 };
 
+/// What makes a run smaller in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Savings {
+    /// What a backward pass computes again.
+    pub checkpointing: Checkpointing,
+    /// Whether the optimizer's moments have 8 bits.
+    pub adam8bit: bool,
+}
+
 /// Updates on random clips: `case.warmup` and one more that are not counted, then `case.steps`. What the VAE makes of the clips
 /// is kept from the first update on, as with a cache of latents; captions go through the text encoder each time.
-pub fn run(case: &Case, checkpointing: Checkpointing) -> Result<Report> {
+pub fn run(case: &Case, savings: Savings) -> Result<Report> {
     let (trainer, build, _) = timed(|| {
-        let (world, config) = (World::new(case)?, config(case, checkpointing));
+        let (world, config) = (World::new(case)?, config(case, savings));
         let recipe = Recipe::new(Stage::Motion, &config);
         let trainer = Trainer::new(&config, &recipe, &world.base, case.steps + 1, case.device)?;
         measure::finish(case.device);
@@ -58,9 +67,9 @@ pub fn run(case: &Case, checkpointing: Checkpointing) -> Result<Report> {
         "build_s": round(build, 3),
         "warmup_s": round(warmup, 3),
         "time_to_first_step_s": first.map(|seconds| round(seconds, 3)),
-        "grad_ckpt": checkpointing,
+        "grad_ckpt": savings.checkpointing,
         "encode": "cached",
-        "adamw": "fused",
+        "adamw": if savings.adam8bit { "8bit" } else { "fused" },
         "trainable_m": round(trained as f64 / 1e6, 3),
         "loss_first": round(first_report.loss, 5),
         "loss_last": round(last.loss, 5),
@@ -70,7 +79,7 @@ pub fn run(case: &Case, checkpointing: Checkpointing) -> Result<Report> {
     Ok(Report::new("train-motion", case, measured))
 }
 
-fn config(case: &Case, checkpointing: Checkpointing) -> Config {
+fn config(case: &Case, savings: Savings) -> Config {
     let mut config = Config::for_stage(Stage::Motion);
     config.unet_additional_kwargs = Some(case.architecture());
     config.train_data.sample_size = Size::square(case.size as usize);
@@ -79,7 +88,8 @@ fn config(case: &Case, checkpointing: Checkpointing) -> Config {
     config.global_seed = case.seed as u64;
     config.cfg_random_null_text = false;
     config.cache_latents = true;
-    config.gradient_checkpointing = checkpointing;
+    config.gradient_checkpointing = savings.checkpointing;
+    config.use_8bit_adam = savings.adam8bit;
     config.device = match case.device {
         Device::Cuda(index) => DeviceChoice::Cuda(index),
         _ => DeviceChoice::Cpu,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::usage;
 use crate::{
-    bench::{self, Case, Report, Scale, Version, measure},
+    bench::{self, Case, Report, Scale, Version, measure, train::Savings},
     device::{DeviceChoice, Precision},
     nn::Checkpointing,
 };
@@ -137,6 +137,9 @@ struct TrainArgs {
     /// What the backward pass computes again instead of keeping it
     #[arg(long, value_enum, default_value_t = CheckpointingArg::None)]
     grad_ckpt: CheckpointingArg,
+    /// Moments of AdamW in 8 bits
+    #[arg(long)]
+    adam8bit: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -304,7 +307,7 @@ impl TrainArgs {
             CheckpointingArg::Blocks => Checkpointing::Blocks,
             CheckpointingArg::Full => Checkpointing::Full,
         };
-        self.common.print(&bench::train::run(&case, checkpointing)?);
+        self.common.print(&bench::train::run(&case, Savings { checkpointing, adam8bit: self.adam8bit })?);
         Ok(())
     }
 }

@@ -50,6 +50,8 @@ fn updates_are_the_same_with_less_memory() {
         "animatediff bench train-motion --size 32 --frames 2 --steps 2 --dtype fp32 --device cpu --json --grad-ckpt";
     let [none, full] = ["none", "full"].map(|name| report(&format!("{line} {name}")));
     assert_eq!((&none["loss_first"], &none["loss_last"]), (&full["loss_first"], &full["loss_last"]));
+    let small = report(&format!("{line} none --adam8bit"));
+    assert_eq!((&small["adamw"], &small["loss_first"]), (&"8bit".into(), &none["loss_first"]));
     assert_eq!((&none["grad_ckpt"], &full["grad_ckpt"]), (&"none".into(), &"full".into()));
 }
 
