@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, anyhow};
 
 use crate::{
+    data,
     train::{Config, Refused, Stage},
     yaml::{self, Layers, UserFile},
 };
@@ -15,6 +16,27 @@ use crate::{
 /// # Errors
 /// What is wrong and where it was written; all of them are the user's to mend.
 pub fn load(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<Config> {
+    read(stage, file, overrides, |config, layers| {
+        config
+            .check(stage)
+            .map_err(|(key, message)| Refused(anyhow!("{}: `{key}`: {message}", yaml::origin(layers, key))))
+    })
+}
+
+/// Loads the data part alone, of a file that may lack the rest.
+///
+/// # Errors
+/// As those of [`load`], without what only training needs.
+pub fn load_data(file: Option<&Path>, overrides: &[String]) -> Result<data::Config> {
+    Ok(read(Stage::Motion, file, overrides, |_, _| Ok(()))?.train_data)
+}
+
+fn read(
+    stage: Stage,
+    file: Option<&Path>,
+    overrides: &[String],
+    check: impl FnOnce(&Config, Layers) -> Result<(), Refused>,
+) -> Result<Config> {
     let defaults = serde_yaml::to_value(Config::for_stage(stage)).expect("a configuration is plain data");
     let text = match file {
         Some(path) => Some(
@@ -26,9 +48,7 @@ pub fn load(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<C
     let file = file.zip(text.as_deref()).map(|(path, text)| UserFile { path, text });
     let layers = Layers { defaults: Some(&defaults), file, overrides, replaced: &["unet_additional_kwargs"] };
     let config: Config = yaml::load(layers)?;
-    config
-        .check(stage)
-        .map_err(|(key, message)| Refused(anyhow!("{}: `{key}`: {message}", yaml::origin(layers, key))))?;
+    check(&config, layers)?;
     config.train_data.check().with_context(|| yaml::origin(layers, "train_data").to_string())?;
     Ok(config)
 }

@@ -3,6 +3,7 @@
 //! [`Dataset`] lists the clips of a CSV, of an [`index`] of one, of a [`folder`] or of tar archives; [`order`] says which one stands at a
 //! position of the endless stream, [`choice`] picks its frames, [`decode`] reads them and [`pixels`] brings them to size;
 //! [`loader`] does this ahead of time on several threads.
+//! [`cache`] reads what the networks made of clips before, and [`check`] looks for what is wrong with a set.
 //! [`shapes`] and [`augment`] make clips, which [`mod@write`] keeps. Nothing here knows tensors, text encoders or the training loop.
 
 use std::fmt;
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 mod archive;
 pub mod augment;
+pub mod cache;
+pub mod check;
 pub mod choice;
 mod dataset;
 pub mod decode;
@@ -29,6 +32,7 @@ mod shards;
 mod table;
 pub mod write;
 
+pub use cache::Cache;
 pub use dataset::Dataset;
 pub use decode::Sample;
 pub use faults::{DataError, Faults};
@@ -68,6 +72,8 @@ pub struct Config {
     pub max_unreadable: f64,
     /// Clips that are decoded ahead.
     pub prefetch: usize,
+    /// A folder that `animatediff data cache` made of this set for this configuration: clips are taken from there.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -86,6 +92,7 @@ impl Default for Config {
             short_clips: ShortClips::Refuse,
             max_unreadable: 0.05,
             prefetch: 16,
+            cache: None,
         }
     }
 }

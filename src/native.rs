@@ -14,7 +14,7 @@ pub use autograd::{Block, frozen_conv2d, geglu, group_norm_silu, recompute};
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
 pub use memory::{CudaPeak, cuda_peak, reset_cuda_peak};
-pub use threads::{Shared, parts, side_by_side};
+pub use threads::{Shared, beside, parts, side_by_side};
 
 use std::ffi::{CStr, c_char};
 

@@ -7,6 +7,8 @@ mod studio;
 
 pub use studio::{Cast, Studio};
 
+use std::rc::Rc;
+
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
@@ -29,8 +31,10 @@ pub struct Pipeline<'a> {
     pub unet: &'a UNet,
     /// Noise schedule.
     pub schedule: &'a NoiseSchedule,
-    /// Where all of them are.
+    /// Where the UNet is.
     pub device: Device,
+    /// Where the text encoder and the VAE are: there too, or in host memory while a run can do without them.
+    pub aside: Device,
     /// What the UNet computes in.
     pub kind: Kind,
 }
@@ -39,17 +43,19 @@ pub struct Pipeline<'a> {
 #[derive(Debug)]
 pub struct Networks {
     /// Tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Rc<Tokenizer>,
     /// Text encoder, float32.
-    pub text_encoder: TextEncoder,
+    pub text_encoder: Rc<TextEncoder>,
     /// VAE, float32.
-    pub vae: Vae,
+    pub vae: Rc<Vae>,
     /// UNet.
     pub unet: UNet,
     /// Noise schedule.
     pub schedule: NoiseSchedule,
-    /// Where all of them are.
+    /// Where the UNet is.
     pub device: Device,
+    /// Where the text encoder and the VAE are.
+    pub aside: Device,
     /// What the UNet computes in.
     pub kind: Kind,
 }
@@ -64,6 +70,7 @@ impl Networks {
             unet: &self.unet,
             schedule: &self.schedule,
             device: self.device,
+            aside: self.aside,
             kind: self.kind,
         }
     }
@@ -107,8 +114,8 @@ impl Pipeline<'_> {
     /// The states of a list of prompts, `[B, L, D]` float32.
     pub fn text_states(&self, prompts: &[&str]) -> Tensor {
         let ids: Vec<i64> = prompts.iter().flat_map(|prompt| self.tokenizer.encode(prompt)).collect();
-        let ids = Tensor::from_slice(&ids).view([prompts.len() as i64, -1]).to_device(self.device);
-        no_grad(|| self.text_encoder.forward(&ids))
+        let ids = Tensor::from_slice(&ids).view([prompts.len() as i64, -1]).to_device(self.aside);
+        no_grad(|| self.text_encoder.forward(&ids)).to_device(self.device)
     }
 
     /// Denoises `noise` `[1, C, F, h, w]`; `after(i)` hears of each step, and may stop it with an error.
@@ -171,7 +178,7 @@ impl Pipeline<'_> {
     /// Latents `[1, C, h, w]` to a picture `[1, 3, H, W]` in [0, 1].
     pub fn decode_frame(&self, latents: &Tensor) -> Tensor {
         no_grad(|| {
-            let latents = latents.to_device(self.device) / self.vae.config().scaling_factor;
+            let latents = latents.to_device(self.aside) / self.vae.config().scaling_factor;
             to_unit(&self.vae.decode(&latents.to_kind(self.vae.kind())).to_kind(Kind::Float))
         })
     }

@@ -1,16 +1,19 @@
 //! Training: three stages, whole-UNet fine-tuning and the VAE, one loop. A recipe is data; the loop never asks which stage it runs.
 //!
 //! [`config`] is what users write, [`recipe`] what it means for the networks, [`trainer`] the step, with [`denoiser`]
-//! or [`autoencoder`] for its loss, [`run`] the loop with its files. What a run looks like on a terminal is the caller's: it is told through [`run::Observer`].
+//! or [`autoencoder`] for its loss and [`encode`] for what comes before the UNet ([`caching`] keeps that), [`run`] the loop with
+//! its files. What a run looks like on a terminal is the caller's: it is told through [`run::Observer`].
 
 pub mod autoencoder;
 pub mod bad_step;
 pub mod board;
+pub mod caching;
 pub mod checkpoint;
 pub mod config;
 pub mod denoiser;
 pub mod draws;
 pub mod ema;
+pub mod encode;
 pub mod export;
 pub mod folder;
 pub mod interrupt;

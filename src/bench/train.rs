@@ -111,6 +111,7 @@ fn samples(case: &Case) -> Vec<Sample> {
             frames: case.frames as usize,
             height: case.size as usize,
             width: case.size as usize,
+            encoded: None,
         }
     };
     (0..case.batch).map(sample).collect()

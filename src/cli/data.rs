@@ -1,8 +1,11 @@
 //! `animatediff data`: training sets, one file per subcommand.
 
 mod augment;
+mod cache;
+mod check;
 mod index;
 mod shapes;
+mod source;
 
 use std::fs;
 use std::path::Path;
@@ -35,6 +38,12 @@ pub enum Command {
     /// Turn a CSV of any number of clips into a file that opens at once, to be trained on instead
     #[command(after_help = index::EXAMPLES)]
     Index(index::Index),
+    /// Read a training set as training would, on all cores, and say what is wrong with it
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Check),
+    /// Put all clips and captions through the frozen networks once, to train without them
+    #[command(after_help = cache::EXAMPLES)]
+    Cache(cache::Cache),
 }
 
 const EXAMPLES: &str = "\
@@ -42,7 +51,10 @@ Examples:
   animatediff data shapes shapes/
   animatediff data shapes vistas/ --domain vistas --size 96
   animatediff data augment vistas/vistas/* --motion zoom-in -o zoom_in/
-  animatediff data index shapes/clips.csv -o shapes/clips.index";
+  animatediff data index shapes/clips.csv -o shapes/clips.index
+  animatediff data check --csv shapes/clips.csv \\
+      --video-folder shapes/videos \\
+      --set train_data.sample_stride=1 -o checked/";
 
 /// What all clips that are made have in common.
 #[derive(Clone, Debug, ClapArgs)]
@@ -73,6 +85,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Shapes(shapes) => shapes.run().map(|()| ExitCode::SUCCESS),
         Command::Augment(augment) => augment.run().map(|()| ExitCode::SUCCESS),
         Command::Index(index) => index.run().map(|()| ExitCode::SUCCESS),
+        Command::Check(check) => check.run(),
+        Command::Cache(cache) => cache.run(),
     }
 }
 

@@ -296,6 +296,9 @@ fn report(finished: &Finished) -> ExitCode {
     }
 }
 
+/// Share of the time spent waiting for data from which on it is said.
+const WORTH_TELLING: f64 = 0.1;
+
 /// A run on a terminal: a bar with loss, learning rate, pace and time left.
 #[derive(Default)]
 struct Terminal {
@@ -320,13 +323,16 @@ impl Observer for Terminal {
     }
 
     fn stepped(&mut self, report: &StepReport, pace: &Pace) {
-        let note = format!(
+        let mut note = format!(
             "loss {:.4} lr {:.2e} {:.2} clips/s {} left",
             report.loss,
             report.lr,
             pace.clips_per_second,
             clock(pace.left)
         );
+        if pace.waiting > WORTH_TELLING {
+            note += &format!(", {:.0} % of the time waiting for data", 100.0 * pace.waiting);
+        }
         if let Some(bar) = &mut self.bar {
             bar.at(report.step as u64, note);
         }

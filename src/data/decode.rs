@@ -1,7 +1,9 @@
 //! From a position of the stream to one training item.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use super::cache::Encoded;
 use super::choice::{self, Choice, TooShort};
 use super::dataset::Place;
 use super::faults::Failure;
@@ -19,7 +21,7 @@ pub struct Sample {
     pub id: String,
     /// The clip's caption.
     pub caption: String,
-    /// `[F,3,H,W]`, row-major, -1 to 1.
+    /// `[F,3,H,W]`, row-major, -1 to 1. Empty where the clip comes from a cache.
     pub pixels: Vec<f32>,
     /// F.
     pub frames: usize,
@@ -27,13 +29,28 @@ pub struct Sample {
     pub height: usize,
     /// W.
     pub width: usize,
+    /// What the networks before the UNet made of clip and caption, where that is known.
+    pub encoded: Option<Encoded>,
 }
 
 impl Dataset {
     /// Reads the item at `position` of the stream of `seed`. Depends on nothing but the files and these two numbers.
     pub fn decode(&self, seed: u64, position: u64) -> Result<Sample, Failure> {
+        self.decode_as(seed, position, false)
+    }
+
+    /// As [`Dataset::decode`], the other way round if `mirrored`; a decoder that panics is a failure, too.
+    pub fn try_decode(&self, seed: u64, position: u64, mirrored: bool) -> Result<Sample, Failure> {
+        catch_unwind(AssertUnwindSafe(|| self.decode_as(seed, position, mirrored)))
+            .unwrap_or_else(|panic| Err(Failure::of_panic(self.path(self.item_at(seed, position)), panic.as_ref())))
+    }
+
+    fn decode_as(&self, seed: u64, position: u64, mirrored: bool) -> Result<Sample, Failure> {
         let mut random = choice::random(seed, position);
-        let choose = |available| choice::choose(self.config(), available, &mut random);
+        let choose = |available| {
+            let choice = choice::choose(self.config(), available, &mut random)?;
+            Ok(Choice { flip: choice.flip != mirrored, ..choice })
+        };
         Ok(Sample { position, ..self.read(self.item_at(seed, position), choose)? })
     }
 
@@ -54,6 +71,7 @@ impl Dataset {
             frames: config.sample_n_frames,
             height: config.sample_size.height,
             width: config.sample_size.width,
+            encoded: None,
         })
     }
 }
@@ -104,5 +122,46 @@ pub fn read_all(path: &Path) -> Result<(Vec<Frame>, Option<f64>), Failure> {
         let mut video = Video::open(path)?;
         let all: Vec<usize> = (0..video.len()).collect();
         Ok((video.read(&all)?, Some(video.fps())))
+    }
+}
+
+/// What [`walk`] went through.
+pub(super) struct Walked {
+    /// Frames.
+    pub frames: usize,
+    /// Frames per second, of a video.
+    pub fps: Option<f64>,
+}
+
+/// Has `each` see every frame of a clip in turn, few of them in memory at a time. `stills` says whether a picture is a clip.
+pub(super) fn walk(place: Place, stills: bool, mut each: impl FnMut(&Frame)) -> Result<Walked, Failure> {
+    let (path, bytes) = match place {
+        Place::Path(path) => (path, None),
+        Place::Bytes(name, bytes) => (name, Some(bytes)),
+    };
+    if bytes.is_none() && path.is_dir() {
+        let files = picture::frames_in(&path)?;
+        let mut size = None;
+        for file in &files {
+            let frame = picture::read(file)?;
+            let (width, height) = *size.get_or_insert((frame.width, frame.height));
+            if (width, height) != (frame.width, frame.height) {
+                return Err(picture::unlike(&path, file, &frame, (width, height)));
+            }
+            each(&frame);
+        }
+        Ok(Walked { frames: files.len(), fps: None })
+    } else if stills && picture::has_picture_extension(&path) {
+        each(&bytes.map_or_else(|| picture::read(&path), |bytes| picture::from_bytes(&path, &bytes))?);
+        Ok(Walked { frames: 1, fps: None })
+    } else {
+        let mut video = match bytes {
+            Some(bytes) => Video::from_bytes(&path, bytes)?,
+            None => Video::open(&path)?,
+        };
+        for index in 0..video.len() {
+            video.read(&[index])?.iter().for_each(&mut each);
+        }
+        Ok(Walked { frames: video.len(), fps: Some(video.fps()) })
     }
 }

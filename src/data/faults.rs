@@ -1,5 +1,6 @@
 //! What went wrong with single files, and when that is too much for a run.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,14 @@ pub enum DataError {
     #[error("{}: {reason}", path.display())]
     Index {
         /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A cache that does not serve: incomplete, damaged, or made for something else.
+    #[error("{}: {reason}", path.display())]
+    Cache {
+        /// The folder, or a file in it.
         path: PathBuf,
         /// What is wrong and what to do.
         reason: String,
@@ -83,6 +92,22 @@ pub enum Failure {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A clip that could not be read when the cache was made.
+    #[error("{reason}")]
+    NotCached {
+        /// The clip.
+        path: PathBuf,
+        /// What was wrong with it then.
+        reason: String,
+    },
+    /// A part of the cache is not what its manifest says. No clip's fault: a run cannot go on without it.
+    #[error("{}: {reason}", path.display())]
+    Cache {
+        /// The shard.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A decoder panicked: a mistake in it, brought out by this file.
     #[error("{}: its decoder gave up ({reason}); remove the file, and report it", path.display())]
     Panic {
@@ -99,6 +124,13 @@ pub(super) fn fault(path: &Path, reason: impl Into<String>) -> DataError {
 }
 
 impl Failure {
+    /// A panic that was caught while `path` was read.
+    pub(crate) fn of_panic(path: PathBuf, panic: &(dyn Any + Send)) -> Failure {
+        let reason = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let reason = reason.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Failure::Panic { path, reason }
+    }
+
     /// The cause in two or three words, by which failures are counted.
     pub fn cause(&self) -> &'static str {
         match self {
@@ -114,6 +146,8 @@ impl Failure {
             Failure::Frames { .. } => "unusable frame folder",
             Failure::TooShort { .. } => "too short",
             Failure::List { .. } => "damaged list",
+            Failure::NotCached { .. } => "not in the cache",
+            Failure::Cache { .. } => "damaged cache",
             Failure::Panic { .. } => "decoder gave up",
         }
     }

@@ -5,7 +5,6 @@
 //! so the point at which a run gives up is the same every time, too.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::faults::{DataError, Failure, Faults, fault};
-use super::{Dataset, Sample};
+use super::{Cache, Dataset, Sample};
 
 type Outcome = Result<Sample, Failure>;
 
@@ -36,6 +35,8 @@ pub struct Loader {
 struct Shared {
     dataset: Arc<Dataset>,
     seed: u64,
+    /// Where items come from instead of the clips themselves.
+    cache: Option<Arc<Cache>>,
     stopped: AtomicBool,
 }
 
@@ -65,9 +66,15 @@ impl Loader {
         let (sender, receiver) = unbounded();
         let faults = Faults::new(dataset.len());
         let next = start_position + rank as u64;
-        let shared = Arc::new(Shared { dataset, seed, stopped: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { dataset, seed, cache: None, stopped: AtomicBool::new(false) });
         let outcomes = HashMap::new();
         Ok(Loader { shared, pool, sender, receiver, outcomes, next, step: world as u64, ahead: next, faults })
+    }
+
+    /// Takes what the networks made of the clips from `cache`, if there is one, and reads no clip.
+    pub fn from_cache(mut self, cache: Option<Arc<Cache>>) -> Loader {
+        Arc::get_mut(&mut self.shared).expect("no item was asked for yet").cache = cache;
+        self
     }
 
     /// The next `n` items, waiting for those that are not ready. Fails when too many files cannot be read
@@ -139,9 +146,13 @@ impl Loader {
             self.outcomes.insert(done, Some(outcome));
         }
         let failure = self.outcomes[&position].as_ref().and_then(|outcome| outcome.as_ref().err());
-        // A damaged list is no single file's fault: skipping on would train on another set.
-        if let Some(Failure::List { path, reason }) = failure {
-            return Err(fault(path, reason));
+        // A damaged list or cache is no single file's fault: skipping on would train on another set.
+        match failure {
+            Some(Failure::List { path, reason }) => return Err(fault(path, reason)),
+            Some(Failure::Cache { path, reason }) => {
+                return Err(DataError::Cache { path: path.clone(), reason: reason.clone() });
+            }
+            _ => {}
         }
         let dataset = &self.shared.dataset;
         let item = dataset.item_at(self.shared.seed, position);
@@ -165,12 +176,10 @@ impl Loader {
 
 impl Shared {
     fn decode(&self, position: u64) -> Outcome {
-        catch_unwind(AssertUnwindSafe(|| self.dataset.decode(self.seed, position))).unwrap_or_else(|panic| {
-            let reason = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let reason = reason.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            let path = self.dataset.path(self.dataset.item_at(self.seed, position));
-            Err(Failure::Panic { path, reason })
-        })
+        match &self.cache {
+            Some(cache) => cache.sample(&self.dataset, position),
+            None => self.dataset.try_decode(self.seed, position, false),
+        }
     }
 }
 

@@ -62,20 +62,23 @@ pub fn read_frames(folder: &Path, files: &[PathBuf], indices: &[usize]) -> Resul
             _ => read(&files[index])?,
         };
         if let Some(first) = frames.first().filter(|first| (first.width, first.height) != (frame.width, frame.height)) {
-            let reason = format!(
-                "{} is {}x{} pixels, and other frames are {}x{}; make them one size",
-                files[index].display(),
-                frame.width,
-                frame.height,
-                first.width,
-                first.height
-            );
-            return Err(Failure::Frames { path: folder.to_path_buf(), reason });
+            return Err(unlike(folder, &files[index], &frame, (first.width, first.height)));
         }
         frames.push(frame);
         previous = Some(index);
     }
     Ok(frames)
+}
+
+/// A frame in `folder` of another size than the others' `width` and `height`.
+pub(super) fn unlike(folder: &Path, file: &Path, frame: &Frame, (width, height): (usize, usize)) -> Failure {
+    let reason = format!(
+        "{} is {}x{} pixels, and other frames are {width}x{height}; make them one size",
+        file.display(),
+        frame.width,
+        frame.height
+    );
+    Failure::Frames { path: folder.to_path_buf(), reason }
 }
 
 /// Compares names as people count: runs of digits by their value, the rest letter by letter.

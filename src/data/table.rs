@@ -13,6 +13,9 @@ pub(super) struct Table {
     record: csv::StringRecord,
 }
 
+/// Letters of the column names that a message repeats: what is no table at all may go on for megabytes.
+const NAMED: usize = 200;
+
 impl Table {
     /// Opens `path` and reads its first line, which has to name the columns of one of the layouts.
     pub fn open(path: &Path) -> Result<Table, DataError> {
@@ -22,12 +25,13 @@ impl Table {
             .map_err(|error| csv_fault(path, &error))?;
         let headers = reader.headers().map_err(|error| csv_fault(path, &error))?;
         let layout = Layout::of(headers).ok_or_else(|| {
-            let found: Vec<&str> = headers.iter().collect();
+            let found = headers.iter().collect::<Vec<_>>().join(",");
+            let more = if found.chars().count() > NAMED { "…" } else { "" };
+            let found = found.chars().take(NAMED).collect::<String>() + more;
             fault(
                 path,
                 format!(
-                    "columns `{}` found; needed are `videoid,name` (WebVid), or `video,caption`, or `name,contentUrl`: rename them in the first line",
-                    found.join(",")
+                    "columns `{found}` found; needed are `videoid,name` (WebVid), or `video,caption`, or `name,contentUrl`: rename them in the first line"
                 ),
             )
         })?;

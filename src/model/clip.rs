@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::native::Shared;
 use crate::nn::{Init, LayerNorm, Linear, Params, attend};
 
 /// `text_encoder/config.json`, with ViT-L/14's values as defaults. The legacy token ids in that file are not read.
@@ -89,6 +90,9 @@ pub struct TextEncoder {
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
 }
+
+// SAFETY: tensors that only libtorch reads, and locks around the forms of weights.
+unsafe impl Shared for TextEncoder {}
 
 impl TextEncoder {
     /// Builds `text_model` below `params`.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::resnet::{Downsample, Options, ResnetBlock, Upsample};
+use crate::native::Shared;
 use crate::nn::{Conv2d, GroupNorm, Linear, NormScope, Params, attend};
 
 /// `vae/config.json`, with Stable Diffusion 1.5's values as defaults.
@@ -93,6 +94,9 @@ impl Posterior {
         &self.mean + (&self.logvar * 0.5).exp() * noise
     }
 }
+
+// SAFETY: tensors that only libtorch reads, and locks around the forms of weights.
+unsafe impl Shared for Vae {}
 
 impl Vae {
     /// Builds both halves.

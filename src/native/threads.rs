@@ -1,6 +1,7 @@
 //! Threads that compute side by side on the same networks.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tch::Tensor;
 
@@ -63,6 +64,24 @@ where
             done(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
     });
+}
+
+/// `other` of `shared` in a thread of its own while `here` runs in this one: both results, and how long this one then waited.
+///
+/// What [`side_by_side`] asks of `body` holds for `other`.
+pub fn beside<S, A, B>(shared: &S, other: impl FnOnce(&S) -> A + Send, here: impl FnOnce() -> B) -> (B, A, Duration)
+where
+    S: Shared + ?Sized,
+    A: Send,
+{
+    thread::scope(|scope| {
+        let reader = Reader(shared);
+        let thread = scope.spawn(move || other(reader.get()));
+        let here = here();
+        let start = Instant::now();
+        let other = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (here, other, start.elapsed())
+    })
 }
 
 /// As long as it lives, libtorch computes on one thread where it was entered, and OpenMP's helpers are ended: they would spin

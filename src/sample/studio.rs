@@ -2,7 +2,7 @@
 //!
 //! Owns what a [`Pipeline`] borrows. Who samples what, and what becomes of the frames, is the caller's.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, rc::Rc};
 
 use tch::{Device, Kind};
 
@@ -81,7 +81,8 @@ impl Studio {
         let vae_kind = if device == Device::Cpu && kind == Kind::BFloat16 { kind } else { Kind::Float };
         let (tokenizer, vae) = (base.tokenizer_with(&extras.embeddings)?, base.vae(device, vae_kind)?);
         let native_size = base.unet.sample_size * base.vae.downscale();
-        let networks = Networks { tokenizer, text_encoder, vae, unet, schedule, device, kind };
+        let (tokenizer, text_encoder, vae) = (Rc::new(tokenizer), Rc::new(text_encoder), Rc::new(vae));
+        let networks = Networks { tokenizer, text_encoder, vae, unet, schedule, device, aside: device, kind };
         Ok(Studio { networks, motion, native_size })
     }
 

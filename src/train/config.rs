@@ -88,6 +88,9 @@ pub struct Config {
     pub vae: autoencoder::Objective,
     /// Keeps what the VAE makes of each clip in memory (2 GiB at most), for data that comes again.
     pub cache_latents: bool,
+    /// Encodes the next clips in a thread of its own while an update runs. Absent: on a GPU, where it fills the gaps between kernels; a CPU has
+    /// none to fill.
+    pub encode_ahead: Option<bool>,
     /// Type of the exported weights.
     pub save_precision: Precision,
     /// Peak learning rate.
@@ -241,6 +244,7 @@ impl Default for Config {
             timestep_bias_portion: 0.25,
             vae: autoencoder::Objective::default(),
             cache_latents: false,
+            encode_ahead: None,
             save_precision: Precision::Fp32,
             learning_rate: 1e-4,
             scale_lr: false,
@@ -523,6 +527,23 @@ impl Config {
         }
         if self.unet_checkpoint_path.is_some() && stage == Stage::Vae {
             return wrong("unet_checkpoint_path", "this stage trains the VAE alone; remove the key");
+        }
+        if self.train_data.cache.is_some() && stage == Stage::Vae {
+            return wrong("train_data.cache", "the VAE is trained on pixels, and a cache has none; remove the key");
+        }
+        if self.train_data.cache.is_some() && self.cache_latents {
+            return wrong("cache_latents", "`train_data.cache` holds the latents already; remove one of them");
+        }
+        if self.encode_ahead == Some(true) {
+            let idle = [
+                (self.train_data.cache.is_some(), "`train_data.cache` leaves nothing to encode"),
+                (self.cache_latents, "`cache_latents` encodes each clip only once"),
+                (self.train_text_encoder, "the text encoder changes with every update"),
+                (stage == Stage::Vae, "the VAE changes with every update"),
+            ];
+            if let Some((_, why)) = idle.iter().find(|(idle, _)| *idle) {
+                return wrong("encode_ahead", &format!("{why}; remove one of them"));
+            }
         }
         if self.snr_gamma.is_some_and(|gamma| !(gamma.is_finite() && gamma > 0.0)) {
             return wrong("snr_gamma", "a number above 0 is expected, or null for no weighting");

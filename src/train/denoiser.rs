@@ -1,15 +1,24 @@
 //! What the stages of diffusion train: the UNet, and for the image stage the text encoder, on noise that was added.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Config, draws::Draws, latents::LatentCache, pixels, recipe::Recipe, trainer::Weights};
+use super::{
+    Config,
+    draws::Draws,
+    encode::{self, Encoders},
+    latents::LatentCache,
+    pixels,
+    recipe::Recipe,
+    trainer::Weights,
+};
 use crate::{
     assemble::Base,
     data::Sample,
     diffusion::{self, NoiseSchedule},
+    frame::Frame,
     model::{
         unet::{UNet, motion},
         vae::Vae,
@@ -17,9 +26,6 @@ use crate::{
     native,
     sample::{Networks, Pipeline},
 };
-
-/// Pictures that go through the VAE together; the result does not depend on it.
-const ENCODE_CHUNK: i64 = 8;
 
 /// What the UNet is asked about clips: one row each.
 struct Question {
@@ -76,8 +82,10 @@ impl Denoiser {
         kind: Kind,
     ) -> Result<(Denoiser, Weights)> {
         let (unet, unet_store, architecture) = recipe.unet(config, base, device, kind)?;
-        let (text_encoder, text_store) = recipe.text_encoder(base, device)?;
-        let vae = base.vae(device, Kind::Float)?;
+        // What a cache spares a run need not be where the run computes; previews find it in host memory.
+        let aside = if config.train_data.cache.is_some() && !config.train_text_encoder { Device::Cpu } else { device };
+        let (text_encoder, text_store) = recipe.text_encoder(base, aside)?;
+        let vae = base.vae(aside, Kind::Float)?;
         let trains_text = !text_store.trained.is_empty();
         let named = |unet: BTreeMap<String, Tensor>, text: BTreeMap<String, Tensor>| {
             let unet = unet.into_iter().map(|(name, tensor)| (format!("unet.{name}"), tensor));
@@ -90,7 +98,16 @@ impl Denoiser {
         };
         let (tokenizer, schedule) = (base.tokenizer()?, NoiseSchedule::new(&config.noise_scheduler_kwargs));
         let denoiser = Denoiser {
-            networks: Networks { tokenizer, text_encoder, vae, unet, schedule, device, kind },
+            networks: Networks {
+                tokenizer: Rc::new(tokenizer),
+                text_encoder: Rc::new(text_encoder),
+                vae: Rc::new(vae),
+                unet,
+                schedule,
+                device,
+                aside,
+                kind,
+            },
             trains_text,
             weighting: config.weighting(),
             cache: config.cache_latents.then(RefCell::default),
@@ -158,14 +175,7 @@ impl Denoiser {
         let (clips, channels, frames, height, width) = noise_bcfhw.size5().expect("[B, C, F, h, w]");
         let noise = noise_bcfhw.transpose(1, 2).reshape([clips * frames, channels, height, width]);
         let latents = no_grad(|| {
-            let moments: Vec<Tensor> = match &self.cache {
-                Some(cache) => samples
-                    .iter()
-                    .map(|sample| cache.borrow_mut().get(sample, || self.moments(std::slice::from_ref(sample))))
-                    .collect(),
-                None => vec![self.moments(samples)],
-            };
-            let moments = Tensor::cat(&moments, 0).chunk(2, 1);
+            let moments = self.moments(samples).chunk(2, 1);
             (&moments[0] + (&moments[1] * 0.5).exp() * noise) * self.networks.vae.config().scaling_factor
         });
         latents.view([clips, frames, channels, height, width]).transpose(1, 2)
@@ -173,23 +183,61 @@ impl Denoiser {
 
     /// Mean and logarithm of the variance, side by side: `[B·F, 2·C, h, w]`.
     fn moments(&self, samples: &[Sample]) -> Tensor {
-        let pixels = pixels::batch(samples, self.networks.device);
-        let moments = pixels.split(ENCODE_CHUNK, 0).into_iter().map(|pixels| {
-            let posterior = self.networks.vae.encode(&pixels);
-            Tensor::cat(&[posterior.mean, posterior.logvar], 1)
-        });
-        Tensor::cat(&moments.collect::<Vec<_>>(), 0)
+        let Networks { vae, device, aside, .. } = &self.networks;
+        let encode = |samples: &[Sample]| encode::moments(vae, samples, *aside).to_device(*device);
+        let each = |sample: &Sample| match (&sample.encoded, &self.cache) {
+            (Some(encoded), _) => encode::tensor(&encoded.moments, *device),
+            (None, Some(cache)) => cache.borrow_mut().get(sample, || encode(std::slice::from_ref(sample))),
+            (None, None) => encode(std::slice::from_ref(sample)),
+        };
+        // Clip by clip gives what a cache of clips holds; on a GPU, where bits differ anyway, one pass is faster.
+        if self.cache.is_none() && device.is_cuda() && samples.iter().all(|sample| sample.encoded.is_none()) {
+            return encode(samples);
+        }
+        Tensor::cat(&samples.iter().map(each).collect::<Vec<_>>(), 0)
     }
 
     /// Text states `[B, L, D]`, some captions dropped.
     fn text(&self, samples: &[Sample], drop: &[bool]) -> Tensor {
-        let captions = samples.iter().zip(drop).map(|(sample, &drop)| if drop { "" } else { sample.caption.as_str() });
-        let ids: Vec<i64> = captions.flat_map(|caption| self.networks.tokenizer.encode(caption)).collect();
-        let ids = Tensor::from_slice(&ids).view([samples.len() as i64, -1]).to_device(self.networks.device);
+        let Networks { tokenizer, text_encoder, device, aside, .. } = &self.networks;
+        let encode = |captions: &[&str]| encode::states(tokenizer, text_encoder, captions, *aside).to_device(*device);
+        let each = |(sample, drop): (&Sample, &bool)| match &sample.encoded {
+            Some(encoded) if *drop => encode::tensor(&encoded.empty, *device).unsqueeze(0),
+            Some(encoded) => encode::tensor(&encoded.states, *device).unsqueeze(0),
+            None => encode(&[caption(sample, drop)]),
+        };
+        let rows = samples.iter().zip(drop);
+        let together = || encode(&rows.clone().map(|(sample, drop)| caption(sample, drop)).collect::<Vec<_>>());
         if self.trains_text {
-            self.networks.text_encoder.forward(&ids)
-        } else {
-            no_grad(|| self.networks.text_encoder.forward(&ids))
+            return together();
         }
+        no_grad(|| match device.is_cuda() && samples.iter().all(|sample| sample.encoded.is_none()) {
+            true => together(),
+            false => Tensor::cat(&rows.clone().map(each).collect::<Vec<_>>(), 0),
+        })
     }
+
+    /// What may encode clips while others are trained on: none where the text encoder is trained with them, or where a cache has
+    /// them.
+    pub fn encoders(&self) -> Option<Encoders> {
+        let Networks { tokenizer, text_encoder, vae, device, aside, .. } = &self.networks;
+        let free = self.cache.is_none() && !self.trains_text && device == aside;
+        free.then(|| Encoders::new(tokenizer, text_encoder, vae, *device))
+    }
+
+    /// What a sample shows: its pixels, or what the VAE makes of the mean of its latents.
+    pub fn frames(&self, sample: &Sample) -> Vec<Frame> {
+        let Some(encoded) = sample.encoded.as_ref().filter(|_| sample.pixels.is_empty()) else {
+            return pixels::frames(sample);
+        };
+        let pipeline = self.pipeline();
+        let mean = encode::tensor(&encoded.moments, pipeline.aside).chunk(2, 1).swap_remove(0);
+        let latents = (mean * pipeline.vae.config().scaling_factor).transpose(0, 1).unsqueeze(0);
+        pipeline.decode(&latents)
+    }
+}
+
+/// What is read of a clip: its caption, or the empty one.
+fn caption<'a>(sample: &'a Sample, drop: &bool) -> &'a str {
+    if *drop { "" } else { &sample.caption }
 }

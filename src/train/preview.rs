@@ -8,21 +8,26 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Config, autoencoder::Autoencoder, board::Board, denoiser::Denoiser, folder::file_stem, pixels};
-use crate::{clip::Clip, data::Sample, sample::Request};
+use super::{Config, autoencoder::Autoencoder, board::Board, denoiser::Denoiser, folder::file_stem};
+use crate::{clip::Clip, data::Sample, frame::Frame, sample::Request};
 
 /// Frames per second of the pictures that move, as in the official trainer.
 const FPS: f64 = 8.0;
 
 /// Writes each of the first batch's samples as the model sees it: a GIF, or a PNG when it is one frame.
-pub fn first_batch(dir: &Path, board: &mut Board, samples: &[Sample]) -> Result<()> {
+pub fn first_batch(
+    dir: &Path,
+    board: &mut Board,
+    samples: &[Sample],
+    frames: impl Fn(&Sample) -> Vec<Frame>,
+) -> Result<()> {
     let mut taken = HashSet::new();
     for (index, sample) in samples.iter().enumerate() {
         let mut stem = file_stem(&sample.caption, &format!("0-{index}"));
         if !taken.insert(stem.clone()) {
             stem = format!("{stem}-{index}");
         }
-        let clip = Clip { frames: pixels::frames(sample), fps: FPS };
+        let clip = Clip { frames: frames(sample), fps: FPS };
         save(&clip, &dir.join(stem), board, &format!("first_batch/{index}"), 0)?;
     }
     Ok(())

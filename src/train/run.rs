@@ -16,6 +16,7 @@ use super::{
     Config, Refused, Stage,
     bad_step::{self, Diverged},
     board::Board,
+    caching,
     checkpoint::{self, Checkpoint},
     export,
     folder::RunFolder,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     assemble::Base,
-    data::{Dataset, Faults, Loader, Sample},
+    data::{Cache, Dataset, Faults, Loader, Sample},
     files, yaml,
 };
 
@@ -100,6 +101,7 @@ pub struct Run {
     recipe: Recipe,
     base: Base,
     dataset: Arc<Dataset>,
+    cache: Option<Arc<Cache>>,
     trainer: Trainer,
     total_steps: i64,
 }
@@ -114,12 +116,19 @@ impl Run {
         let mut data = config.train_data.clone();
         data.sample_n_frames = recipe.frames;
         let dataset = Arc::new(Dataset::open(&data)?);
+        let cache = match &config.train_data.cache {
+            Some(folder) => {
+                let key = caching::key(&config, recipe.frames, &dataset, &base)?;
+                Some(Arc::new(Cache::open(folder, &key, &dataset)?))
+            }
+            None => None,
+        };
         let total_steps = config.total_steps(dataset.len());
         let lr = config.lr_schedule(total_steps);
         lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
         let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
         check_exportable(stage, &trainer).map_err(Refused)?;
-        Ok(Run { config, recipe, base, dataset, trainer, total_steps })
+        Ok(Run { config, recipe, base, dataset, cache, trainer, total_steps })
     }
 
     /// What it will do.
@@ -254,13 +263,28 @@ impl Run {
     ) -> Result<()> {
         let stop = || interrupt.requested().is_some();
         let mut clock = Clock::start();
-        let first = self.trainer.step();
+        let (first, clips) = (self.trainer.step(), self.config.clips_per_step());
+        let encoders = self.trainer.encoders();
+        let mut ahead = None;
         while self.trainer.step() < self.total_steps {
-            let Some(samples) = clock.wait(|| batch(loader, self.config.clips_per_step(), stop))? else { break };
+            let fetched = ahead.take().unwrap_or_else(|| clock.wait(|| batch(loader, clips, stop)));
+            let Some(samples) = fetched? else { break };
             if self.trainer.step() == 0 {
-                preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples)?;
+                let frames = |sample: &Sample| self.trainer.frames(sample);
+                preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples, frames)?;
             }
-            let Some(report) = self.update(outputs, &samples, stop, observer)? else { break };
+            let more = self.trainer.step() + 1 < self.total_steps;
+            let updated = match encoders.as_ref().filter(|_| more) {
+                Some(encoders) => {
+                    let update = || self.update(outputs, &samples, stop, observer);
+                    let (updated, next, waited) = encoders.beside(|| batch(loader, clips, stop), update);
+                    clock.waited += waited;
+                    ahead = Some(next);
+                    updated
+                }
+                None => self.update(outputs, &samples, stop, observer),
+            };
+            let Some(report) = updated? else { break };
             let (done, left) = (report.step - first, self.total_steps - report.step);
             let pace = clock.pace(done as usize * samples.len(), left, samples.len());
             outputs.log(&report, &pace)?;
@@ -344,7 +368,8 @@ impl Run {
     }
 
     fn loader_at(&self, position: u64) -> Result<Loader> {
-        Ok(Loader::new(Arc::clone(&self.dataset), self.config.global_seed, position, self.config.num_workers)?)
+        let (seed, threads) = (self.config.global_seed, self.config.num_workers);
+        Ok(Loader::new(Arc::clone(&self.dataset), seed, position, threads)?.from_cache(self.cache.clone()))
     }
 
     fn checkpoint_due(&self, step: i64) -> bool {
@@ -377,6 +402,7 @@ impl Run {
             "sample_stride": data.sample_stride,
             "horizontal_flip": data.horizontal_flip,
             "short_clips": data.short_clips,
+            "cache": self.cache.as_ref().map(|cache| &cache.manifest().form),
             "pretrained_model_path": config.pretrained_model_path,
             "adapter": config.adapter,
             "adapter_scale": config.adapter_scale,
@@ -454,7 +480,7 @@ fn write_config(folder: &RunFolder, config: &Config) -> Result<()> {
     files::write_atomic(&folder.config(), |out| Ok(out.write_all(yaml::to_text(config).as_bytes())?))
 }
 
-fn check_size(config: &Config, base: &Base) -> Result<()> {
+pub(super) fn check_size(config: &Config, base: &Base) -> Result<()> {
     let (size, scale) = (config.train_data.sample_size, base.vae.downscale() as usize);
     if size.height % scale != 0 || size.width % scale != 0 {
         bail!(

@@ -14,14 +14,17 @@ use super::{
     denoiser::Denoiser,
     draws::Draws,
     ema::{Ema, Swapped},
+    encode::Encoders,
     lr,
     optim::AdamW,
+    pixels,
     recipe::{Recipe, Stage},
     scaler::LossScaler,
 };
 use crate::{
     assemble::Base,
     data::Sample,
+    frame::Frame,
     model::{unet::motion, vae::Vae},
 };
 
@@ -225,6 +228,23 @@ impl Trainer {
     pub fn evaluate(&self, samples: &[Sample], step: i64) -> f64 {
         let loss = |samples: &[Sample], draws: &Draws, share: f64| self.loss(samples, draws, share);
         no_grad(|| self.accumulate(samples, &self.draws(samples, step), loss, || false)).expect("nothing stops it")
+    }
+
+    /// What may encode clips ahead, if that is asked for: on a GPU unless the configuration says otherwise.
+    pub fn encoders(&self) -> Option<Encoders> {
+        let wanted = self.config.encode_ahead.unwrap_or(self.device.is_cuda());
+        match &self.network {
+            Network::Denoiser(denoiser) if wanted && self.config.train_data.cache.is_none() => denoiser.encoders(),
+            _ => None,
+        }
+    }
+
+    /// What a sample shows.
+    pub fn frames(&self, sample: &Sample) -> Vec<Frame> {
+        match &self.network {
+            Network::Denoiser(denoiser) => denoiser.frames(sample),
+            Network::Autoencoder(_) => pixels::frames(sample),
+        }
     }
 
     /// What goes into a checkpoint. The tensors are shared: the next update changes them.

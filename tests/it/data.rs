@@ -301,6 +301,21 @@ fn frames_are_spaced_by_the_stride_and_start_anywhere() {
 }
 
 #[test]
+fn an_item_can_be_had_the_other_way_round() {
+    let (folder, config) = set(3);
+    Clip { frames: vec![gradient(8, 8); 6], fps: 8.0 }.save(&folder.path().join("clip1")).unwrap();
+    let config = Config { horizontal_flip: true, sample_size: Size::square(8), ..config };
+    let dataset = Dataset::open(&config).unwrap();
+    for position in 0..6 {
+        let (item, mut mirrored) =
+            (dataset.decode(1, position).unwrap(), dataset.try_decode(1, position, true).unwrap());
+        assert_eq!(dataset.try_decode(1, position, false).unwrap(), item);
+        mirrored.pixels.chunks_mut(8).for_each(<[f32]>::reverse);
+        assert_eq!(mirrored, item);
+    }
+}
+
+#[test]
 fn short_videos_are_refused_or_taken_denser() {
     let config = Config { sample_n_frames: 4, sample_stride: 3, ..Config::default() };
     assert_eq!(choice::choose(&config, 9, &mut choice::random(0, 0)).unwrap_err().needed, 10);

@@ -3,11 +3,13 @@
 mod attention;
 mod bench;
 mod board;
+mod check;
 mod checkpoint;
 mod child;
 mod cli {
     //! The program from end to end, as lines that a user types.
     mod bench;
+    mod caching;
     mod configs;
     mod help;
     mod refusals;
@@ -32,6 +34,7 @@ mod golden {
     mod training_options;
     mod unet;
 }
+mod hostile_clips;
 mod hub;
 mod index;
 mod interrupt;

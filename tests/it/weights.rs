@@ -2,7 +2,7 @@
 
 mod files;
 mod forms;
-mod hostile;
+pub mod hostile;
 mod messages;
 mod odd;
 mod pickle;

@@ -61,6 +61,8 @@ examples_of! {
     data_shapes: "data shapes",
     data_augment: "data augment",
     data_index: "data index",
+    data_check: "data check",
+    data_cache: "data cache",
     convert: "convert",
     inspect: "inspect",
     bench: "bench",

@@ -4,7 +4,7 @@
 //! `cargo fuzz`.
 
 mod corpus;
-mod mutate;
+pub mod mutate;
 #[path = "../../fuzz/targets.rs"]
 pub mod targets;
 
