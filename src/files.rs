@@ -4,12 +4,14 @@
 //! into place, so a killed process or a full disk never leaves something half-written under a name that a reader trusts.
 //! What is in the files is none of this module's business.
 
+pub mod disk;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::fs::{CWD, RenameFlags};
+use disk::Output;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -18,16 +20,16 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// # Errors
 /// Names the path and the step that failed, and for a full disk the space that is left. An error from `fill` is passed on.
 /// Whatever was at `path` before is then untouched, and the staged file is gone.
-pub fn write_atomic<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
+pub fn write_atomic<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<Output>) -> Result<T>) -> Result<T> {
     let staged = Staged(staging_path(path)?);
-    let file = File::create(&staged.0).map_err(|e| failed(path, "create its staging file", e))?;
+    let file = Output::create(&staged.0).map_err(|e| failed(path, "create its staging file", e))?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
     let value = fill(&mut out).map_err(|e| failed(path, "write", e))?;
     let file = out.into_inner().map_err(|e| failed(path, "write", e.into_error()))?;
-    file.sync_all().map_err(|e| failed(path, "sync", e))?;
+    file.sync().map_err(|e| failed(path, "sync", e))?;
     drop(file);
-    fs::rename(&staged.0, path).map_err(|e| failed(path, "rename its staging file into place", e))?;
-    sync_dir(parent(path)).map_err(|e| failed(path, "sync the folder of", e))?;
+    disk::rename(&staged.0, path).map_err(|e| failed(path, "rename its staging file into place", e))?;
+    disk::sync(parent(path)).map_err(|e| failed(path, "sync the folder of", e))?;
     Ok(value)
 }
 
@@ -41,29 +43,32 @@ pub fn commit_dir(staging: &Path, target: &Path) -> Result<()> {
     sync_tree(staging).map_err(|e| failed(staging, "sync", e))?;
     if target.exists() {
         exchange(staging, target).map_err(|e| failed(target, "replace", e))?;
-        sync_dir(parent(target)).map_err(|e| failed(target, "sync the folder of", e))?;
-        fs::remove_dir_all(staging).map_err(|e| failed(staging, "remove what was replaced:", e))
+        disk::sync(parent(target)).map_err(|e| failed(target, "sync the folder of", e))?;
+        disk::remove(staging).map_err(|e| failed(staging, "remove what was replaced:", e))
     } else {
-        fs::rename(staging, target).map_err(|e| failed(target, "rename the staged folder to", e))?;
-        sync_dir(parent(target)).map_err(|e| failed(target, "sync the folder of", e))
+        disk::rename(staging, target).map_err(|e| failed(target, "rename the staged folder to", e))?;
+        disk::sync(parent(target)).map_err(|e| failed(target, "sync the folder of", e))
     }
 }
 
 /// Makes the folder `target` through `fill`, which gets a staging folder beside it: it appears whole or not at all, and
-/// what was at `target` before is untouched until then.
+/// what was at `target` before is untouched until then. What a killed process of the same number left staged is removed.
 ///
 /// # Errors
 /// Those of `fill`, and of [`commit_dir`]; the staging folder is then gone.
 pub fn write_dir<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let staging = staging_path(target)?;
-    let made = fs::create_dir_all(&staging).map_err(|e| failed(&staging, "create the folder", e));
+    if staging.exists() {
+        disk::remove(&staging).map_err(|e| failed(&staging, "remove the leftover", e))?;
+    }
+    let made = disk::create_dir_all(&staging).map_err(|e| failed(&staging, "create the folder", e));
     let written = made.and_then(|()| {
         let value = fill(&staging)?;
         commit_dir(&staging, target)?;
         Ok(value)
     });
     if written.is_err() {
-        let _ = fs::remove_dir_all(&staging);
+        let _ = disk::remove(&staging);
     }
     written
 }
@@ -92,6 +97,25 @@ pub fn free_space(path: &Path) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// A second hold on a file that is being written, for another thread to sync it.
+#[derive(Debug)]
+pub(crate) struct Written {
+    path: PathBuf,
+    file: File,
+}
+
+impl Written {
+    pub(crate) fn new(path: &Path, file: &File) -> Result<Written> {
+        let file = file.try_clone().map_err(|e| failed(path, "open again", e))?;
+        Ok(Written { path: path.to_owned(), file })
+    }
+
+    /// Waits until all that was written before is on the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| failed(&self.path, "sync", e))
+    }
+}
+
 /// Where something on its way to `path` is staged: `.NAME.partial-PID` in the same folder.
 ///
 /// # Errors
@@ -117,7 +141,7 @@ pub fn remove_staging(dir: &Path) -> Result<usize> {
         if !is_staging(&entry.file_name().to_string_lossy()) {
             continue;
         }
-        remove_any(&entry.path()).map_err(|e| failed(&entry.path(), "remove the leftover", e))?;
+        disk::remove(&entry.path()).map_err(|e| failed(&entry.path(), "remove the leftover", e))?;
         removed += 1;
     }
     Ok(removed)
@@ -139,16 +163,6 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(parent(to)).with_context(failed)?;
     fs::copy(from, to).with_context(failed)?;
     Ok(())
-}
-
-/// Removes a file, or a folder with all that is in it; a link is removed itself, never followed.
-pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
-}
-
-/// Syncs a folder, so that the names in it survive a power cut.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 /// An error that names the path and the step, with the free space where the disk is full.
@@ -189,23 +203,28 @@ fn is_staging(name: &str) -> bool {
 fn sync_tree(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { File::open(entry.path())?.sync_all()? }
+        if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { disk::sync(&entry.path())? }
     }
-    sync_dir(dir)
+    disk::sync(dir)
 }
 
 /// Swaps two folders. File systems without an atomic exchange get two renames; a crash between them loses the name `target`,
 /// and `staging` is then a leftover: the caller's older copies are what remains.
 fn exchange(staging: &Path, target: &Path) -> io::Result<()> {
     use rustix::io::Errno;
-    match rustix::fs::renameat_with(CWD, staging, CWD, target, RenameFlags::EXCHANGE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+    match disk::exchange(staging, target) {
+        Err(error)
+            if [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]
+                .map(Errno::raw_os_error)
+                .map(Some)
+                .contains(&error.raw_os_error()) =>
+        {
             let aside = staging.with_file_name(format!(".replaced.partial-{}", std::process::id()));
-            fs::rename(target, &aside)?;
-            fs::rename(staging, target)?;
-            fs::rename(&aside, staging)
+            disk::rename(target, &aside)?;
+            disk::rename(staging, target)?;
+            disk::rename(&aside, staging)
         }
-        other => Ok(other?),
+        other => other,
     }
 }
 
@@ -214,6 +233,6 @@ struct Staged(PathBuf);
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = disk::remove(&self.0);
     }
 }

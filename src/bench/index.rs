@@ -1,6 +1,6 @@
 //! What an index of many clips costs: to make, to open, in memory, and for one item.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::measure::{median, round, spread};
 use crate::data::{Config, Dataset, choice, index};
-use crate::files;
+use crate::files::{self, disk::Output};
 
 /// Items of one round.
 const ITEMS: u64 = 20_000;
@@ -98,7 +98,7 @@ fn items(dataset: &Dataset, round: u64) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e6 / ITEMS as f64)
 }
 
-fn write_table(rows: usize, out: &mut BufWriter<File>) -> Result<()> {
+fn write_table(rows: usize, out: &mut BufWriter<Output>) -> Result<()> {
     let mut random = choice::random_of(0, 0, *b"webvids\0");
     writeln!(out, "videoid,contentUrl,duration,page_dir,name")?;
     for row in 0..rows {

@@ -30,7 +30,7 @@ use anyhow::{Context, Result, bail};
 use super::faults::{DataError, Failure, fault};
 use super::rows::{Fingerprint, Row};
 use super::table::Table;
-use crate::files;
+use crate::files::{self, disk::Output};
 use crate::native::MappedFile;
 
 const MAGIC: [u8; 8] = *b"ADINDEX\n";
@@ -124,7 +124,7 @@ pub(super) fn size_and_change(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Rows on their way into blocks.
 pub(super) struct Writer<'a> {
-    out: &'a mut BufWriter<File>,
+    out: &'a mut BufWriter<Output>,
     block: Vec<u8>,
     table: Vec<u8>,
     fingerprint: Fingerprint,
@@ -135,7 +135,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn new(out: &mut BufWriter<File>) -> Writer<'_> {
+    fn new(out: &mut BufWriter<Output>) -> Writer<'_> {
         let (block, table, fingerprint) = (Vec::new(), Vec::new(), Fingerprint::default());
         Writer { out, block, table, fingerprint, count: 0, empty: 0, end: 0 }
     }

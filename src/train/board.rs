@@ -18,7 +18,7 @@ use tensorboard_proto::tensor_shape::{TensorShapeProto, TensorShapeProto_Dim};
 use tensorboard_proto::types::DataType;
 use tensorboard_rs::record_writer::RecordWriter;
 
-use crate::files::failed;
+use crate::files::{Written, failed};
 
 const PREFIX: &str = "events.out.tfevents.";
 /// TensorBoard's code for RGB; it reads sizes from the header of the picture and only shows this one.
@@ -97,12 +97,12 @@ impl Board {
         self.summary(tag, step, value)
     }
 
-    /// Waits until everything written so far is on the disk. (Readers see each record at once, without this.)
+    /// The file, to be synced by another thread. (Readers see each record at once, without this.)
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn flush(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| failed(&self.path, "sync", e))
+    /// When the process may open no more files.
+    pub(crate) fn written(&self) -> Result<Written> {
+        Written::new(&self.path, &self.file)
     }
 
     fn picture(&mut self, tag: &str, step: i64, encoded: &[u8], width: u32, height: u32) -> Result<()> {

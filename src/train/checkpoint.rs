@@ -2,13 +2,15 @@
 //!
 //! One folder per step, `step-00000060/`: a safetensors file per group of tensors, `state.json`, and `manifest.json` with size and
 //! BLAKE3 hash of each of them, written last. The folder is staged, synced, renamed and its parent synced; only then are older ones
-//! rotated out. Which tensors are in the groups, and what the state means, is the training loop's business.
+//! rotated out. [`saver`] does this beside the training. Which tensors are in the groups, and what the state means, is the
+//! training loop's business.
 
 mod manifest;
+pub mod saver;
 mod tensors;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use tch::Tensor;
 
 use crate::files;
+use crate::files::disk::{self, Output};
 use crate::weights::write::stream_safetensors;
 use manifest::{FileDigest, HashingWriter, Manifest};
 
@@ -36,20 +39,30 @@ pub struct Checkpoint {
     pub state: serde_json::Value,
 }
 
-/// Saves `<dir>/step-NNNNNNNN`, replacing one of the same step, and keeps the newest `keep_last` (at least the one just written).
+/// Which checkpoints stay when a new one is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// The newest so many, and at least the new one.
+    pub last: usize,
+    /// And those whose step is a multiple of this.
+    pub every: Option<i64>,
+}
+
+/// Saves `<dir>/step-NNNNNNNN`, replacing one of the same step, and removes the older ones that `keep` does not name; all
+/// stay where it is absent.
 ///
 /// Staging left in `dir` by killed runs is removed first, so the caller must be the only writer: it holds the run's lock.
 ///
 /// # Errors
 /// When something cannot be written; every earlier checkpoint is then still there.
-pub fn save(dir: &Path, checkpoint: &Checkpoint, keep_last: Option<usize>) -> Result<PathBuf> {
-    fs::create_dir_all(dir).map_err(|e| files::failed(dir, "create the folder", e))?;
+pub fn save(dir: &Path, checkpoint: &Checkpoint, keep: Option<Keep>) -> Result<PathBuf> {
+    disk::create_dir_all(dir).map_err(|e| files::failed(dir, "create the folder", e))?;
     files::remove_staging(dir)?;
     let target = dir.join(folder_name(checkpoint.step)?);
     files::write_dir(&target, |staging| stage(staging, checkpoint))
         .with_context(|| format!("the checkpoint of step {} was not saved", checkpoint.step))?;
-    if let Some(keep) = keep_last {
-        rotate(dir, checkpoint.step, keep.max(1))?;
+    if let Some(keep) = keep {
+        rotate(dir, checkpoint.step, keep)?;
     }
     Ok(target)
 }
@@ -131,7 +144,7 @@ pub fn abandon_after(dir: &Path, step: i64) -> Result<Vec<PathBuf>> {
     let mut moved = Vec::new();
     for (later, path) in list(dir)?.into_iter().filter(|(later, _)| *later > step) {
         let aside = free_name(dir, &format!("abandoned-{}", folder_name(later)?));
-        fs::rename(&path, &aside).map_err(|e| files::failed(&path, "set aside", e))?;
+        disk::rename(&path, &aside).map_err(|e| files::failed(&path, "set aside", e))?;
         moved.push(aside);
     }
     Ok(moved)
@@ -171,22 +184,24 @@ fn stage(staging: &Path, checkpoint: &Checkpoint) -> Result<()> {
 }
 
 /// Writes one staged file and hashes it on the way.
-fn write(path: &Path, fill: impl FnOnce(&mut HashingWriter<BufWriter<File>>) -> Result<()>) -> Result<FileDigest> {
+fn write(path: &Path, fill: impl FnOnce(&mut HashingWriter<BufWriter<Output>>) -> Result<()>) -> Result<FileDigest> {
     let written = || -> Result<FileDigest> {
-        let mut out = HashingWriter::new(BufWriter::with_capacity(1 << 20, File::create_new(path)?));
+        let mut out = HashingWriter::new(BufWriter::with_capacity(1 << 20, Output::create_new(path)?));
         fill(&mut out)?;
         out.finish().context("the last bytes did not reach the disk")
     };
     written().map_err(|e| files::failed(path, "write", e))
 }
 
-/// Removes all but the newest `keep` up to `step`. A folder loses its name before its files, so a kill leaves no half of it listed.
-fn rotate(dir: &Path, step: i64, keep: usize) -> Result<()> {
+/// Removes what `keep` does not name of the checkpoints up to `step`. A folder loses its name before its files, so a kill
+/// leaves no half of it listed.
+fn rotate(dir: &Path, step: i64, keep: Keep) -> Result<()> {
     let earlier: Vec<_> = list(dir)?.into_iter().filter(|(s, _)| *s <= step).collect();
-    for (_, path) in earlier.iter().rev().skip(keep) {
+    let is_kept = |step: i64| keep.every.is_some_and(|every| step % every == 0);
+    for (_, path) in earlier.iter().rev().skip(keep.last.max(1)).filter(|(step, _)| !is_kept(*step)) {
         let doomed = files::staging_path(path)?;
-        fs::rename(path, &doomed).map_err(|e| files::failed(path, "rotate out", e))?;
-        fs::remove_dir_all(&doomed).map_err(|e| files::failed(&doomed, "remove", e))?;
+        disk::rename(path, &doomed).map_err(|e| files::failed(path, "rotate out", e))?;
+        disk::remove(&doomed).map_err(|e| files::failed(&doomed, "remove", e))?;
     }
     Ok(())
 }

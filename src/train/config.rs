@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    autoencoder, ema, lr, optim,
+    autoencoder,
+    checkpoint::Keep,
+    ema, lr, optim,
     recipe::Stage,
     timestep_bias::{self, TimestepBias},
 };
@@ -117,8 +119,10 @@ pub struct Config {
     pub checkpointing_epochs: i64,
     /// Checkpoint every so many steps; -1 only at the end.
     pub checkpointing_steps: i64,
-    /// Checkpoints that are kept.
+    /// So many of the newest checkpoints are kept.
     pub keep_checkpoints: usize,
+    /// And each whose step is a multiple of this, for ever; -1 none.
+    pub keep_every: i64,
     /// Gradients are scaled down to this norm.
     pub max_grad_norm: f64,
     /// AdamW's first decay.
@@ -259,6 +263,7 @@ impl Default for Config {
             checkpointing_epochs: -1,
             checkpointing_steps: -1,
             keep_checkpoints: 3,
+            keep_every: -1,
             max_grad_norm: 1.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -339,6 +344,11 @@ impl Config {
             adam_epsilon: self.adam_epsilon,
             use_8bit_adam: self.use_8bit_adam,
         }
+    }
+
+    /// Which checkpoints stay.
+    pub fn keep(&self) -> Keep {
+        Keep { last: self.keep_checkpoints, every: Some(self.keep_every).filter(|&every| every > 0) }
     }
 
     /// Clips per update.
@@ -465,6 +475,9 @@ impl Config {
         }
         if self.keep_checkpoints == 0 {
             return wrong("keep_checkpoints", "at least 1 is expected".into());
+        }
+        if self.keep_every == 0 || self.keep_every < -1 {
+            return wrong("keep_every", "a number of steps is expected, or -1".into());
         }
         self.check_stage(stage)
     }

@@ -134,6 +134,10 @@ impl RunFolder {
         for part in [self.tensorboard(), self.sanity_check(), self.samples(), self.checkpoints(), self.export()] {
             fs::create_dir_all(&part).map_err(|e| failed(&part, "create the folder", e))?;
         }
+        // A checkpoint in it is worth no more than the names of the folders above it.
+        for dir in self.root.ancestors().take(2).filter(|dir| !dir.as_os_str().is_empty()) {
+            files::disk::sync(dir).map_err(|e| failed(dir, "sync the folder", e))?;
+        }
         Ok(self)
     }
 
@@ -142,7 +146,7 @@ impl RunFolder {
         for entry in fs::read_dir(&self.root).map_err(|e| failed(&self.root, "list the folder", e))? {
             let entry = entry.map_err(|e| failed(&self.root, "list the folder", e))?;
             if entry.file_name() != LOCK {
-                files::remove_any(&entry.path()).map_err(|e| failed(&entry.path(), "remove", e))?;
+                files::disk::remove(&entry.path()).map_err(|e| failed(&entry.path(), "remove", e))?;
             }
         }
         Ok(())

@@ -1,11 +1,11 @@
-//! SIGINT and SIGTERM as values that the training loop asks for between steps.
+//! SIGINT, SIGTERM and SIGUSR1 as values that the training loop asks for between steps.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 /// A request to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,5 +69,35 @@ impl Drop for Interrupt {
         for handler in self.handlers.drain(..) {
             signal_hook::low_level::unregister(handler);
         }
+    }
+}
+
+/// SIGUSR1: a wish for a checkpoint, after which training goes on. Without this, the signal ends the process.
+#[derive(Debug)]
+pub struct SaveRequests {
+    asked: Arc<AtomicBool>,
+    handler: SigId,
+}
+
+impl SaveRequests {
+    /// Installs the handler.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn install() -> io::Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let handler = signal_hook::flag::register(SIGUSR1, Arc::clone(&asked))?;
+        Ok(Self { asked, handler })
+    }
+
+    /// Whether the signal came since this was last asked.
+    pub fn take(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Drop for SaveRequests {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.handler);
     }
 }

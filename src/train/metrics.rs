@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::files::{self, failed};
+use crate::files::{self, Written, failed};
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Metrics {
     }
 
     /// Appends the row of `step`: `row` must serialize to an object without a `step`. Numbers that JSON lacks (NaN, infinities)
-    /// become null. The row is with the operating system when this returns; [`Metrics::sync`] makes it survive a power cut.
+    /// become null. The row is with the operating system when this returns; a sync makes it survive a power cut.
     ///
     /// # Errors
     /// When `step` is not later than the row before, or the file cannot be written; no part of the row is then left in it.
@@ -69,12 +69,12 @@ impl Metrics {
         Ok(())
     }
 
-    /// Waits until all rows are on the disk; done before a checkpoint is saved, no row that it counts on can be lost.
+    /// The file, to be synced by another thread: a checkpoint that is saved after that counts on no row that can be lost.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| failed(&self.path, "sync", e))
+    /// When the process may open no more files.
+    pub(crate) fn written(&self) -> Result<Written> {
+        Written::new(&self.path, &self.file)
     }
 
     fn cut(&mut self) -> io::Result<()> {

@@ -17,10 +17,13 @@ use super::{
     bad_step::{self, Diverged},
     board::Board,
     caching,
-    checkpoint::{self, Checkpoint},
+    checkpoint::{
+        self, Checkpoint,
+        saver::{Saved, Saver},
+    },
     export,
     folder::RunFolder,
-    interrupt::{Interrupt, Signal},
+    interrupt::{Interrupt, SaveRequests, Signal},
     memory,
     metrics::Metrics,
     preview,
@@ -31,7 +34,8 @@ use super::{
 use crate::{
     assemble::Base,
     data::{Cache, Dataset, Faults, Loader, Sample},
-    files, yaml,
+    files::{self, Written},
+    yaml,
 };
 
 /// Clips that a new VAE's scaling factor is measured on.
@@ -80,6 +84,8 @@ pub struct Pace {
     pub left: Duration,
     /// Share of the time spent waiting for data.
     pub waiting: f64,
+    /// Share of the time that checkpoints kept the updates waiting.
+    pub saving: f64,
 }
 
 /// How a run ended.
@@ -104,11 +110,14 @@ pub struct Run {
     cache: Option<Arc<Cache>>,
     trainer: Trainer,
     total_steps: i64,
+    save_requests: SaveRequests,
 }
 
 impl Run {
     /// Loads everything that `config` names, for `stage`. Writes nothing.
     pub fn prepare(stage: Stage, config: Config) -> Result<Run> {
+        // From here on, so that a wish that comes too early does not end the process.
+        let save_requests = SaveRequests::install().context("signals cannot be handled")?;
         let device = config.device.resolve().map_err(|reason| Refused(anyhow!(reason)))?;
         let recipe = Recipe::new(stage, &config);
         let base = Base::open_files(&config.base_files())?;
@@ -128,7 +137,7 @@ impl Run {
         lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
         let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
         check_exportable(stage, &trainer).map_err(Refused)?;
-        Ok(Run { config, recipe, base, dataset, cache, trainer, total_steps })
+        Ok(Run { config, recipe, base, dataset, cache, trainer, total_steps, save_requests })
     }
 
     /// What it will do.
@@ -172,7 +181,8 @@ impl Run {
         write_config(&folder, config)?;
         let mut board = Board::create(&folder.tensorboard(), None)?;
         board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))?;
-        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder, saved: None };
+        let saver = Saver::new(&folder.checkpoints(), config.keep(), None);
+        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder, saver };
         self.train(outputs, observer)
     }
 
@@ -191,8 +201,8 @@ impl Run {
         let outputs = Outputs {
             board: Board::create(&folder.tensorboard(), Some(step + 1))?,
             metrics: Metrics::resume(&folder.metrics(), step)?,
+            saver: Saver::new(&folder.checkpoints(), self.config.keep(), Some(step)),
             folder,
-            saved: Some(step),
         };
         self.train(outputs, observer)
     }
@@ -216,18 +226,21 @@ impl Run {
         observer.started(&self.summary(Some(outputs.folder.root())));
         let mut loader = self.loader()?;
         let ended = self.steps(&mut outputs, &mut loader, &interrupt, observer);
-        let unsaved = outputs.saved != Some(self.trainer.step());
+        let unsaved = |outputs: &Outputs| outputs.saver.latest() != Some(self.trainer.step());
         if let Err(error) = ended {
+            // The first error is the one to tell; a full disk would only repeat itself here.
+            let _ = outputs.settle(observer);
             // A run that diverged has nothing to keep but what it had before.
-            if unsaved && self.trainer.step() > 0 && !error.is::<Diverged>() && self.trainer.is_whole() {
-                // The first error is the one to tell; a full disk would only repeat itself here.
-                let _ = self.save(&mut outputs, observer);
+            let worth = self.trainer.step() > 0 && !error.is::<Diverged>() && self.trainer.is_whole();
+            if unsaved(&outputs) && worth {
+                let _ = self.save(&mut outputs, observer).and_then(|()| outputs.settle(observer));
             }
             return Err(error);
         }
-        if unsaved {
+        if unsaved(&outputs) {
             self.save(&mut outputs, observer)?;
         }
+        outputs.settle(observer)?;
         let export = outputs.folder.export();
         self.rescale()?;
         let averages = self.trainer.averages();
@@ -289,11 +302,12 @@ impl Run {
             let pace = clock.pace(done as usize * samples.len(), left, samples.len());
             outputs.log(&report, &pace)?;
             observer.stepped(&report, &pace);
+            outputs.tell_saved(observer)?;
             if stop() {
                 break;
             }
-            if self.checkpoint_due(report.step) {
-                self.save(outputs, observer)?;
+            if self.save_requests.take() || self.checkpoint_due(report.step) {
+                clock.save(|| self.save(outputs, observer))?;
             }
             if self.validation_due(report.step) {
                 if !self.show(outputs, &samples, stop)? {
@@ -349,17 +363,20 @@ impl Run {
         }
     }
 
-    /// Saves a checkpoint; what was logged before it is on disk first.
+    /// Begins to save a checkpoint; what was logged before it is on disk first. Waits for the one before, and for a copy.
     fn save(&self, outputs: &mut Outputs, observer: &mut dyn Observer) -> Result<()> {
-        outputs.board.flush()?;
-        outputs.metrics.sync()?;
+        let started = Instant::now();
         let State { step, groups: tensors, values } = self.trainer.state();
         let mut state = self.identity();
         state[TRAINER] = values.into();
-        let checkpoint = Checkpoint { step, tensors, state };
-        let path = checkpoint::save(&outputs.folder.checkpoints(), &checkpoint, Some(self.config.keep_checkpoints))?;
-        outputs.saved = Some(checkpoint.step);
-        observer.wrote("checkpoint", &path);
+        let logged = [outputs.board.written()?, outputs.metrics.written()?];
+        let sync = move || logged.iter().try_for_each(Written::sync);
+        let before = outputs.saver.begin(Checkpoint { step, tensors, state }, sync)?;
+        tracing::info!(
+            "the checkpoint of step {step} kept the update waiting {:.3} s",
+            started.elapsed().as_secs_f64()
+        );
+        before.iter().for_each(|saved| tell(saved, observer));
         Ok(())
     }
 
@@ -497,8 +514,7 @@ struct Outputs {
     folder: RunFolder,
     board: Board,
     metrics: Metrics,
-    /// The step of the newest checkpoint.
-    saved: Option<i64>,
+    saver: Saver,
 }
 
 impl Outputs {
@@ -510,6 +526,7 @@ impl Outputs {
             "grad_norm": grad_norm,
             "clips_per_second": pace.clips_per_second,
             "waiting_for_data": pace.waiting,
+            "waiting_for_saves": pace.saving,
         });
         if outcome != Outcome::Updated {
             row["skipped"] = json!(outcome);
@@ -523,30 +540,60 @@ impl Outputs {
         }
         self.board.scalar("clips_per_second", step, pace.clips_per_second)
     }
+
+    /// Tells of a save that ended since the last time.
+    fn tell_saved(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.saver.poll()?.iter().for_each(|saved| tell(saved, observer));
+        Ok(())
+    }
+
+    /// Waits for the save that is under way.
+    fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.saver.wait()?.iter().for_each(|saved| tell(saved, observer));
+        Ok(())
+    }
+}
+
+fn tell(saved: &Saved, observer: &mut dyn Observer) {
+    tracing::info!("the checkpoint of step {} took {:.3} s to write", saved.step, saved.took.as_secs_f64());
+    observer.wrote("checkpoint", &saved.path);
 }
 
 /// Where the time of a run goes.
 struct Clock {
     start: Instant,
     waited: Duration,
+    saved: Duration,
 }
 
 impl Clock {
     fn start() -> Clock {
-        Clock { start: Instant::now(), waited: Duration::ZERO }
+        Clock { start: Instant::now(), waited: Duration::ZERO, saved: Duration::ZERO }
     }
 
+    /// Counts `work` as waiting for data.
     fn wait<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        self.waited += start.elapsed();
-        result
+        timed(&mut self.waited, work)
+    }
+
+    /// Counts `work` as waiting for a save.
+    fn save<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        timed(&mut self.saved, work)
     }
 
     fn pace(&self, clips: usize, steps_left: i64, clips_per_step: usize) -> Pace {
         let elapsed = self.start.elapsed().as_secs_f64();
         let clips_per_second = clips as f64 / elapsed;
         let left = (steps_left as f64 * clips_per_step as f64 / clips_per_second).min(1e9);
-        Pace { clips_per_second, left: Duration::from_secs_f64(left), waiting: self.waited.as_secs_f64() / elapsed }
+        let share = |time: Duration| time.as_secs_f64() / elapsed;
+        let (waiting, saving) = (share(self.waited), share(self.saved));
+        Pace { clips_per_second, left: Duration::from_secs_f64(left), waiting, saving }
     }
+}
+
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    *total += start.elapsed();
+    result
 }

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{BufWriter, Seek, SeekFrom, Write},
     path::Path,
 };
@@ -68,7 +67,7 @@ pub fn write_named(
 }
 
 /// Puts the hash where the header has a blank of the same length.
-fn fill_in(out: &mut BufWriter<File>, head: &[u8], blank: &str, hash: &str) -> Result<()> {
+fn fill_in(out: &mut BufWriter<files::disk::Output>, head: &[u8], blank: &str, hash: &str) -> Result<()> {
     let at =
         head.windows(blank.len()).position(|window| window == blank.as_bytes()).context("the header lost its hash")?;
     out.seek(SeekFrom::Start(8 + at as u64))?;

@@ -1,8 +1,12 @@
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use animatediff::train::checkpoint::{Checkpoint, abandon_after, load, newest, save};
+use animatediff::files::disk::{self, Operation};
+use animatediff::train::checkpoint::saver::Saver;
+use animatediff::train::checkpoint::{Checkpoint, Keep, abandon_after, load, newest, save};
 use animatediff::weights::write::{dtype_of, kind_of, stream_safetensors, write_safetensors};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -49,6 +53,11 @@ fn steps(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// The newest so many, and no others.
+fn last(last: usize) -> Keep {
+    Keep { last, every: None }
 }
 
 /// The newest complete checkpoint, and what is wrong with those after it.
@@ -115,12 +124,101 @@ fn old_ones_rotate_out_and_leftovers_of_killed_runs_go() {
     fs::create_dir(dir.path().join(".step-00000009.partial-1")).unwrap();
     fs::write(dir.path().join(".step-00000009.partial-1/trained.safetensors"), "half").unwrap();
     for step in [10, 20, 30, 40] {
-        save(dir.path(), &example(step), Some(2)).unwrap();
+        save(dir.path(), &example(step), Some(last(2))).unwrap();
     }
     assert_eq!(steps(dir.path()), ["step-00000030", "step-00000040"]);
-    save(dir.path(), &example(40), Some(0)).unwrap();
+    save(dir.path(), &example(40), Some(last(0))).unwrap();
     assert_eq!(steps(dir.path()), ["step-00000040"]);
     load(&dir.path().join("step-00000040")).unwrap();
+}
+
+#[test]
+fn multiples_of_a_step_are_kept_for_ever() {
+    let dir = tempdir().unwrap();
+    for step in 1..=10 {
+        save(dir.path(), &example(step), Some(Keep { last: 2, every: Some(4) })).unwrap();
+    }
+    let kept = [4, 8, 9, 10].map(|step| format!("step-{step:08}"));
+    assert_eq!(steps(dir.path()), kept);
+}
+
+#[test]
+fn what_a_checkpoint_needs_is_synced_before_it_has_its_name_and_only_then_older_ones_go() {
+    let dir = tempdir().unwrap();
+    save(dir.path(), &example(1), None).unwrap();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&seen);
+    let watching = disk::watch(move |operation, path| {
+        log.borrow_mut().push((operation, path.file_name().unwrap().to_string_lossy().into_owned()));
+        Ok(())
+    });
+    save(dir.path(), &example(2), Some(last(1))).unwrap();
+    drop(watching);
+    save(dir.path(), &example(3), None).unwrap();
+    let mut seen: Vec<(Operation, String)> = seen.borrow().clone();
+    seen.retain(|(operation, _)| !matches!(operation, Operation::Create | Operation::Write));
+    let staged = |step: i64| format!(".step-{step:08}.partial-{}", std::process::id());
+    // The four files in the order of the folder, whatever that is.
+    let files: BTreeSet<_> = seen.drain(..4).collect();
+    let expected = ["adam.safetensors", "manifest.json", "state.json", "trained.safetensors"];
+    assert_eq!(files, expected.map(|name| (Operation::Sync, name.to_owned())).into());
+    let parent = dir.path().file_name().unwrap().to_string_lossy().into_owned();
+    let rest = [
+        (Operation::Sync, staged(2)),
+        (Operation::Rename, "step-00000002".to_owned()),
+        (Operation::Sync, parent),
+        (Operation::Rename, staged(1)),
+        (Operation::Remove, staged(1)),
+    ];
+    assert_eq!(seen, rest);
+}
+
+#[test]
+fn a_save_beside_the_training_is_of_what_was_then() {
+    let dir = tempdir().unwrap();
+    let mut saver = Saver::new(dir.path(), last(3), None);
+    assert_eq!((saver.latest(), saver.wait().unwrap().is_none()), (None, true));
+    let training = example(1);
+    let mut shared = training.tensors["trained"]["up.Float"].shallow_clone();
+    for step in 1..=3 {
+        let tensors = [("trained".to_owned(), [("w".to_owned(), shared.shallow_clone())].into())].into();
+        let before = saver.begin(Checkpoint { step, tensors, state: json!({}) }, || Ok(())).unwrap();
+        let _ = shared.fill_(-(step as f64));
+        assert_eq!(before.map(|saved| saved.step), (step > 1).then(|| step - 1), "the one before was waited for");
+        assert_eq!(saver.latest(), Some(step));
+    }
+    let saved = saver.wait().unwrap().unwrap();
+    assert!(saved.step == 3 && saved.path.ends_with("step-00000003") && saved.took.as_nanos() > 0);
+    for (step, expected) in
+        [(1, &example(1).tensors["trained"]["up.Float"]), (2, &Tensor::from(-1f32)), (3, &Tensor::from(-2f32))]
+    {
+        let loaded = load(&dir.path().join(format!("step-{step:08}"))).unwrap();
+        assert_eq!(loaded.tensors["trained"]["w"], expected.expand([2, 3, 4], false), "step {step}");
+    }
+}
+
+#[test]
+fn a_save_that_was_begun_is_finished_and_one_that_fails_is_an_error() {
+    let dir = tempdir().unwrap();
+    let mut saver = Saver::new(dir.path(), last(3), None);
+    saver.begin(example(1), || Ok(())).unwrap();
+    drop(saver);
+    assert_eq!(steps(dir.path()), ["step-00000001"]);
+    let mut saver = Saver::new(dir.path(), last(3), Some(1));
+    saver.begin(example(2), || anyhow::bail!("the rows are not on the disk")).unwrap();
+    let message = loop {
+        match saver.poll() {
+            Ok(None) => std::thread::yield_now(),
+            ended => break ended.unwrap_err().to_string(),
+        }
+    };
+    assert_eq!((message.as_str(), saver.latest()), ("the rows are not on the disk", Some(1)));
+    saver.begin(example(3), || panic!("out of {}", "memory")).unwrap();
+    let message = saver.begin(example(4), || Ok(())).unwrap_err().to_string();
+    assert_eq!(message, "the checkpoint of step 3 was not saved: out of memory");
+    saver.begin(example(5), || Ok(())).unwrap();
+    assert_eq!(saver.wait().unwrap().unwrap().step, 5);
+    assert_eq!(steps(dir.path()), ["step-00000001", "step-00000005"]);
 }
 
 #[test]
@@ -141,7 +239,7 @@ fn a_save_that_fails_midway_leaves_the_earlier_ones() {
         let mut big = example(2);
         let group = BTreeMap::from([("w".to_owned(), Tensor::ones([100_000], (Kind::Float, Device::Cpu)))]);
         big.tensors.insert("trained".to_owned(), group);
-        let message = format!("{:#}", save(&dir, &big, Some(1)).unwrap_err());
+        let message = format!("{:#}", save(&dir, &big, Some(last(1))).unwrap_err());
         assert!(message.starts_with("the checkpoint of step 2 was not saved"), "{message}");
         assert!(message.contains("trained.safetensors: cannot write"), "{message}");
         return;

@@ -860,6 +860,40 @@ fn a_signal_leaves_a_complete_checkpoint() {
 }
 
 #[test]
+fn a_wish_for_a_checkpoint_is_granted_and_training_goes_on() {
+    let desk = Desk::new();
+    let whole = desk.train("adapter -c $TINY --name whole --max-steps 30");
+    let line = "exec animatediff train adapter -c $TINY --name wish --max-steps 30 & run=$!
+        until [ \"$(cat runs/wish-*/metrics.jsonl 2>/dev/null | wc -l)\" -ge 2 ]; do kill -0 $run; sleep 0.02; done
+        kill -USR1 $run
+        wait $run";
+    let done = desk.run(line);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let export = desk.path(done.stdout.trim_end());
+    let wish = Run { folder: export.ancestors().nth(2).unwrap().to_owned(), export };
+    same(&whole, &wish);
+    let steps = wish.names("checkpoints");
+    assert!(steps.len() == 2 && steps[0] < steps[1] && steps[1] == "step-00000030", "{steps:?}");
+    let resumed = desk.train(&format!("adapter --resume {}/checkpoints/{}", wish.folder.display(), steps[0]));
+    same(&whole, &resumed);
+}
+
+#[test]
+fn a_wish_that_comes_before_training_does_not_end_the_process() {
+    let desk = Desk::new();
+    // Before the run's folder is there; the smallest process that has the handler is one that already listens.
+    let line = "animatediff train adapter -c $TINY --max-steps 3 & run=$!
+        until grep -q '^SigCgt:.*[2367abef]..$' /proc/$run/status; do kill -0 $run; done
+        kill -USR1 $run
+        wait $run";
+    let done = desk.run(line);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let folder = desk.path(done.stdout.trim_end()).ancestors().nth(2).unwrap().to_owned();
+    let steps = fs::read_dir(folder.join("checkpoints")).unwrap().count();
+    assert_eq!(steps, 2, "one after the first update, and the last");
+}
+
+#[test]
 fn two_processes_cannot_write_one_run() {
     let desk = Desk::new();
     let line = "animatediff train adapter -c $TINY --max-steps 100000 & run=$!
