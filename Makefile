@@ -5,7 +5,7 @@ CARGO_FLAGS := --release --locked
 SEEDS := 1
 DEVICE := auto
 
-.PHONY: build demo reproduce test check golden setup clean
+.PHONY: build demo reproduce test torture check golden setup clean
 
 build: setup
 	cargo build $(CARGO_FLAGS)
@@ -21,6 +21,9 @@ reproduce: build
 
 test: setup
 	cargo test $(CARGO_FLAGS)
+
+torture: setup
+	scripts/torture.sh
 
 check: setup
 	cargo fmt --check

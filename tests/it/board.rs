@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -22,6 +23,30 @@ fn events(path: &Path) -> Vec<Event> {
         rest = &rest[16 + length..];
     }
     events
+}
+
+/// What TensorBoard shows of a folder: of each tag and step the point, as bytes. A later start takes back what was written for
+/// its step and later. What a clock or a name decides is left out.
+pub fn curves(dir: &Path) -> BTreeMap<(String, i64), Vec<u8>> {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut shown = BTreeMap::new();
+    for event in files.iter().flat_map(|file| events(file)) {
+        let step = event.get_step();
+        if event.has_session_log() {
+            shown.retain(|(_, earlier), _| *earlier < step);
+        }
+        for value in event
+            .get_summary()
+            .get_value()
+            .iter()
+            .filter(|value| !["clips_per_second", "config"].contains(&value.get_tag()))
+        {
+            let twice = shown.insert((value.get_tag().to_owned(), step), value.write_to_bytes().unwrap());
+            assert!(twice.is_none(), "{} of step {step} is there twice", value.get_tag());
+        }
+    }
+    shown
 }
 
 #[test]

@@ -51,6 +51,7 @@ mod shapes_base;
 mod shards;
 mod side_by_side;
 mod support;
+mod torture;
 mod video;
 mod weights;
 mod yaml;
