@@ -45,10 +45,8 @@ pub fn validation(
 ) -> Result<bool> {
     let validation = &config.validation_data;
     let pipeline = denoiser.pipeline();
-    let folder = dir.join(format!("sample-{step}"));
-    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     let mut clips = Vec::new();
-    for (index, prompt) in validation.prompts.iter().enumerate() {
+    for prompt in &validation.prompts {
         let request = Request {
             prompt: prompt.clone(),
             negative_prompt: validation.negative_prompt.clone(),
@@ -62,9 +60,13 @@ pub fn validation(
         let noise = pipeline.noise(&request);
         let go_on = |_| if stop() { Err(()) } else { Ok(()) };
         let Ok(latents) = pipeline.denoise(&request, &noise, go_on) else { return Ok(false) };
-        let clip = Clip { frames: pipeline.decode(&latents), fps: FPS };
-        save(&clip, &folder.join(index.to_string()), board, &format!("samples/{index}"), step)?;
-        clips.push(clip);
+        clips.push(Clip { frames: pipeline.decode(&latents), fps: FPS });
+    }
+    // All or nothing: what is stopped is shown anew when the run goes on, and must not be there twice.
+    let folder = dir.join(format!("sample-{step}"));
+    fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    for (index, clip) in clips.iter().enumerate() {
+        save(clip, &folder.join(index.to_string()), board, &format!("samples/{index}"), step)?;
     }
     save(&Clip::grid(&clips, 4), &folder, board, "samples/all", step)?;
     Ok(true)

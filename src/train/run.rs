@@ -43,6 +43,8 @@ const SCALED_ON: usize = 256;
 
 /// Key of a checkpoint's state under which the trainer's own values are; the others are what must not change.
 const TRAINER: &str = "trainer";
+/// Key of the step whose samples are written.
+const SHOWN: &str = "shown";
 
 /// Who watches a run: the terminal, or a test.
 pub trait Observer {
@@ -111,6 +113,8 @@ pub struct Run {
     trainer: Trainer,
     total_steps: i64,
     save_requests: SaveRequests,
+    /// The last step whose samples are written.
+    shown: i64,
 }
 
 impl Run {
@@ -137,7 +141,7 @@ impl Run {
         lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
         let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
         check_exportable(stage, &trainer).map_err(Refused)?;
-        Ok(Run { config, recipe, base, dataset, cache, trainer, total_steps, save_requests })
+        Ok(Run { config, recipe, base, dataset, cache, trainer, total_steps, save_requests, shown: 0 })
     }
 
     /// What it will do.
@@ -217,6 +221,7 @@ impl Run {
             Some(Value::Object(values)) => values,
             _ => Map::new(),
         };
+        self.shown = state.get(SHOWN).and_then(Value::as_i64).unwrap_or(step);
         self.trainer.restore(&State { step, groups, values }).with_context(unusable)
     }
 
@@ -279,6 +284,9 @@ impl Run {
         let (first, clips) = (self.trainer.step(), self.config.clips_per_step());
         let encoders = self.trainer.encoders();
         let mut ahead = None;
+        if !self.catch_up(outputs, stop, observer)? {
+            return Ok(());
+        }
         while self.trainer.step() < self.total_steps {
             let fetched = ahead.take().unwrap_or_else(|| clock.wait(|| batch(loader, clips, stop)));
             let Some(samples) = fetched? else { break };
@@ -306,17 +314,36 @@ impl Run {
             if stop() {
                 break;
             }
+            // Before the checkpoint: what a checkpoint counts as shown is on the disk before it.
+            if self.validation_due(report.step) && !self.show(outputs, &samples, stop, observer)? {
+                break;
+            }
             if self.save_requests.take() || self.checkpoint_due(report.step) {
                 clock.save(|| self.save(outputs, observer))?;
             }
-            if self.validation_due(report.step) {
-                if !self.show(outputs, &samples, stop)? {
-                    break;
-                }
-                observer.wrote("samples", &outputs.folder.samples().join(format!("sample-{}", report.step)));
-            }
         }
         Ok(())
+    }
+
+    /// Shows what was due at the step resumed from, where the run ended before it was shown; `false` if stopped meanwhile.
+    fn catch_up(
+        &mut self,
+        outputs: &mut Outputs,
+        stop: impl Fn() -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        let step = self.trainer.step();
+        if step == 0 || self.shown >= step || !self.validation_due(step) {
+            return Ok(true);
+        }
+        let samples = match self.trainer.network() {
+            Network::Denoiser(_) => Vec::new(),
+            Network::Autoencoder(_) => {
+                let clips = self.config.clips_per_step();
+                self.loader_at((step as u64 - 1) * clips as u64)?.next_batch(clips)?
+            }
+        };
+        self.show(outputs, &samples, stop, observer)
     }
 
     /// One update; clips that it had to be skipped on are written down, and too many of them in a row are the end.
@@ -349,18 +376,30 @@ impl Run {
     }
 
     /// What the model makes of the validation prompts, or of the pictures of the last batch; `false` if stopped meanwhile.
-    fn show(&self, outputs: &mut Outputs, samples: &[Sample], stop: impl Fn() -> bool) -> Result<bool> {
+    fn show(
+        &mut self,
+        outputs: &mut Outputs,
+        samples: &[Sample],
+        stop: impl Fn() -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
         let (folder, board, step) = (outputs.folder.samples(), &mut outputs.board, self.trainer.step());
-        let _averages = self.trainer.averages();
-        match self.trainer.network() {
+        let averages = self.trainer.averages();
+        let shown = match self.trainer.network() {
             Network::Denoiser(denoiser) => {
-                preview::validation(&folder, board, &self.config, self.recipe.frames, (step, denoiser), stop)
+                preview::validation(&folder, board, &self.config, self.recipe.frames, (step, denoiser), stop)?
             }
             Network::Autoencoder(autoencoder) => {
                 preview::reconstructions(&folder, board, (step, autoencoder), samples)?;
-                Ok(true)
+                true
             }
+        };
+        drop(averages);
+        if shown {
+            self.shown = step;
+            observer.wrote("samples", &folder.join(format!("sample-{step}")));
         }
+        Ok(shown)
     }
 
     /// Begins to save a checkpoint; what was logged before it is on disk first. Waits for the one before, and for a copy.
@@ -369,6 +408,7 @@ impl Run {
         let State { step, groups: tensors, values } = self.trainer.state();
         let mut state = self.identity();
         state[TRAINER] = values.into();
+        state[SHOWN] = self.shown.into();
         let logged = [outputs.board.written()?, outputs.metrics.written()?];
         let sync = move || logged.iter().try_for_each(Written::sync);
         let before = outputs.saver.begin(Checkpoint { step, tensors, state }, sync)?;
