@@ -18,9 +18,10 @@ use crate::{
     device::DeviceChoice,
     train::{
         Config, Stage,
+        clock::Pace,
         folder::RunFolder,
         resume::{Point, Resume},
-        run::{Finished, Observer, Pace, Run, Summary},
+        run::{Finished, Observer, Run, Summary},
         trainer::StepReport,
     },
     yaml,

@@ -14,10 +14,11 @@ use crate::{
     config, files,
     train::{
         Config, Refused, Stage,
+        clock::Pace,
         folder::METRICS,
         metrics,
         resume::Point,
-        run::{Observer, Pace, Run, Summary},
+        run::{Observer, Run, Summary},
         trainer::StepReport,
     },
     yaml,

@@ -5,11 +5,11 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::{Map, Value, json};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
 use super::{
@@ -17,15 +17,15 @@ use super::{
     bad_step::{self, Diverged},
     board::Board,
     caching,
-    checkpoint::{
-        self, Checkpoint,
-        saver::{Saved, Saver},
-    },
+    checkpoint::{self, Checkpoint, saver::Saver},
+    clock::{Clock, Pace},
     export,
     folder::RunFolder,
+    identity,
     interrupt::{Interrupt, SaveRequests, Signal},
     memory,
     metrics::Metrics,
+    outputs::{Outputs, tell},
     preview,
     recipe::Recipe,
     resume::Point,
@@ -75,19 +75,6 @@ pub struct Summary {
     pub clips_per_step: usize,
     /// Where, and in what precision.
     pub device: String,
-}
-
-/// How fast a run goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Clips per second, since the start.
-    pub clips_per_second: f64,
-    /// Time left at this pace.
-    pub left: Duration,
-    /// Share of the time spent waiting for data.
-    pub waiting: f64,
-    /// Share of the time that checkpoints kept the updates waiting.
-    pub saving: f64,
 }
 
 /// How a run ended.
@@ -443,69 +430,14 @@ impl Run {
 
     /// What must be the same for a resumed run to equal the undisturbed one.
     fn identity(&self) -> Value {
-        self.identity_under(&self.config)
-    }
-
-    fn identity_under(&self, config: &Config) -> Value {
-        let data = &config.train_data;
-        json!({
-            "stage": self.recipe.stage,
-            "global_seed": config.global_seed,
-            "clips_per_step": config.clips_per_step(),
-            "clips": self.dataset.len(),
-            "train_data": self.dataset.fingerprint(),
-            "sample_size": data.sample_size,
-            "sample_n_frames": self.recipe.frames,
-            "sample_stride": data.sample_stride,
-            "horizontal_flip": data.horizontal_flip,
-            "short_clips": data.short_clips,
-            "cache": self.cache.as_ref().map(|cache| &cache.manifest().form),
-            "pretrained_model_path": config.pretrained_model_path,
-            "adapter": config.adapter,
-            "adapter_scale": config.adapter_scale,
-            "noise_scheduler_kwargs": config.noise_scheduler_kwargs,
-            "lora": config.lora,
-            "vae": config.vae,
-            "snr_gamma": config.snr_gamma,
-            "noise_offset": config.noise_offset,
-            "use_8bit_adam": config.use_8bit_adam,
-            "use_ema": config.use_ema,
-            "ema": config.ema,
-            "debiased_estimation_loss": config.debiased_estimation_loss,
-            "timestep_bias_strategy": config.timestep_bias_strategy,
-            "timestep_bias_multiplier": config.timestep_bias_multiplier,
-            "timestep_bias_portion": config.timestep_bias_portion,
-            "cfg_random_null_text": config.cfg_random_null_text,
-            "cfg_random_null_text_ratio": config.cfg_random_null_text_ratio,
-        })
+        identity::of(&self.config, &self.recipe, &self.dataset, self.cache.as_deref())
     }
 
     fn check_same(&self, saved: &Value) -> Result<()> {
-        let now = self.identity();
         // A key that came with a later version had no other value than its default before.
-        let default = self.identity_under(&Config::for_stage(self.recipe.stage));
-        for (key, value) in now.as_object().expect("an object") {
-            let before = completed(saved.get(key), &default[key]);
-            ensure!(
-                before == *value,
-                "`{key}` was {before} and is now {value}; a resumed run continues the same order of the same data. \
-                 Start a new run instead, from the exported weights"
-            );
-        }
-        Ok(())
-    }
-}
-
-/// What was saved, with the default where it is silent.
-fn completed(saved: Option<&Value>, default: &Value) -> Value {
-    match (saved, default) {
-        (None, default) => default.clone(),
-        (Some(Value::Object(saved)), Value::Object(default)) => {
-            let mut all = default.clone();
-            all.extend(saved.clone());
-            Value::Object(all)
-        }
-        (Some(saved), _) => saved.clone(),
+        let default = Config::for_stage(self.recipe.stage);
+        let default = identity::of(&default, &self.recipe, &self.dataset, self.cache.as_deref());
+        identity::check_same(saved, &self.identity(), &default)
     }
 }
 
@@ -547,93 +479,4 @@ pub(super) fn check_size(config: &Config, base: &Base) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The files a run writes as it goes.
-struct Outputs {
-    folder: RunFolder,
-    board: Board,
-    metrics: Metrics,
-    saver: Saver,
-}
-
-impl Outputs {
-    fn log(&mut self, report: &StepReport, pace: &Pace) -> Result<()> {
-        let StepReport { step, loss, grad_norm, lr, outcome } = *report;
-        let mut row = json!({
-            "loss": loss,
-            "lr": lr,
-            "grad_norm": grad_norm,
-            "clips_per_second": pace.clips_per_second,
-            "waiting_for_data": pace.waiting,
-            "waiting_for_saves": pace.saving,
-        });
-        if outcome != Outcome::Updated {
-            row["skipped"] = json!(outcome);
-        }
-        self.metrics.append(step, &row)?;
-        let finite = [("train_loss", loss), ("lr", lr), ("grad_norm", grad_norm)]
-            .into_iter()
-            .filter(|(_, value)| value.is_finite());
-        for (tag, value) in finite {
-            self.board.scalar(tag, step, value)?;
-        }
-        self.board.scalar("clips_per_second", step, pace.clips_per_second)
-    }
-
-    /// Tells of a save that ended since the last time.
-    fn tell_saved(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        self.saver.poll()?.iter().for_each(|saved| tell(saved, observer));
-        Ok(())
-    }
-
-    /// Waits for the save that is under way.
-    fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        self.saver.wait()?.iter().for_each(|saved| tell(saved, observer));
-        Ok(())
-    }
-}
-
-fn tell(saved: &Saved, observer: &mut dyn Observer) {
-    tracing::info!("the checkpoint of step {} took {:.3} s to write", saved.step, saved.took.as_secs_f64());
-    observer.wrote("checkpoint", &saved.path);
-}
-
-/// Where the time of a run goes.
-struct Clock {
-    start: Instant,
-    waited: Duration,
-    saved: Duration,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        Clock { start: Instant::now(), waited: Duration::ZERO, saved: Duration::ZERO }
-    }
-
-    /// Counts `work` as waiting for data.
-    fn wait<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        timed(&mut self.waited, work)
-    }
-
-    /// Counts `work` as waiting for a save.
-    fn save<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        timed(&mut self.saved, work)
-    }
-
-    fn pace(&self, clips: usize, steps_left: i64, clips_per_step: usize) -> Pace {
-        let elapsed = self.start.elapsed().as_secs_f64();
-        let clips_per_second = clips as f64 / elapsed;
-        let left = (steps_left as f64 * clips_per_step as f64 / clips_per_second).min(1e9);
-        let share = |time: Duration| time.as_secs_f64() / elapsed;
-        let (waiting, saving) = (share(self.waited), share(self.saved));
-        Pace { clips_per_second, left: Duration::from_secs_f64(left), waiting, saving }
-    }
-}
-
-fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    *total += start.elapsed();
-    result
 }
