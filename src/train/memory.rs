@@ -113,7 +113,7 @@ fn levers(config: &Config, used: &Use, kind: Kind) -> Vec<String> {
     let all = [
         (
             config.gradient_checkpointing != Checkpointing::Full,
-            format!("gradient_checkpointing: full ({}, for a third more time)", share(0.8)),
+            format!("gradient_checkpointing: full ({}, for about 30 % more time)", share(0.8)),
         ),
         (
             batch > 1,
