@@ -10,6 +10,7 @@ mod hub;
 mod init;
 mod inspect;
 mod progress;
+mod ranks;
 mod reproduce;
 mod sample;
 mod train;
@@ -98,7 +99,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     hub::show_downloads();
     match cli.command {
         Command::Train(args) => train::run(args),
-        Command::Sample(args) => sample::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Sample(args) => sample::run(*args),
         Command::Eval(args) => eval::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reproduce(args) => reproduce::run(args),
         Command::Init(args) => init::run(&args).map(|()| ExitCode::SUCCESS),

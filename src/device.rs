@@ -62,6 +62,14 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The choice of process `local_rank` of several on one machine: `auto` and `cuda` are then the GPU of that number.
+    pub fn of_rank(self, local_rank: Option<usize>) -> DeviceChoice {
+        match (self, local_rank, load_cuda()) {
+            (DeviceChoice::Auto | DeviceChoice::Cuda(0), Some(rank), Cuda::Ready { .. }) => DeviceChoice::Cuda(rank),
+            _ => self,
+        }
+    }
+
     /// The device, or why it cannot be had.
     pub fn resolve(self) -> Result<Device, String> {
         match self {

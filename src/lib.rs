@@ -10,6 +10,7 @@
 //! - [`weights`]: files of tensors, and the tables between other tools' names and ours;
 //! - [`assemble`]: from files to networks; [`convert`]: from one tool's files to another's; [`inspect`]: what a file is;
 //! - [`frame`], [`video`], [`clip`], [`data`]: frames in and out, and training clips in a reproducible order;
+//! - [`dist`]: several processes as one;
 //! - [`sample`] and [`train`];
 //! - [`eval`]: what clips show, measured;
 //! - [`config`]: what users write, in layers; [`reproduce`]: the recipe's claims, trained and measured;
@@ -25,6 +26,7 @@ pub mod convert;
 pub mod data;
 pub mod device;
 pub mod diffusion;
+pub mod dist;
 pub mod eval;
 pub mod files;
 pub mod frame;

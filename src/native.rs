@@ -3,6 +3,7 @@
 //! Knows tensors and devices; knows nothing of models or training.
 
 mod autograd;
+mod c10d;
 mod cuda;
 mod ffi;
 pub mod kernels;
@@ -11,6 +12,7 @@ mod memory;
 mod threads;
 
 pub use autograd::{Block, frozen_conv2d, geglu, group_norm_silu, recompute};
+pub use c10d::{Address, Answer, Buckets, Group, Members, Store};
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
 pub use memory::{CudaPeak, cuda_peak, reset_cuda_peak};
@@ -118,8 +120,13 @@ fn pointers(tensors: &[&Tensor]) -> Vec<*const torch_sys::C_tensor> {
 
 /// A failure here is a shape, kind or device that this program got wrong: it panics, as tch's own operators do.
 fn check(message: *const c_char) {
+    taken(message).unwrap_or_else(|text| panic!("libtorch: {text}"));
+}
+
+/// The shim's message as an error, where it has one.
+fn taken(message: *const c_char) -> Result<(), String> {
     if message.is_null() {
-        return;
+        return Ok(());
     }
     // SAFETY: the shim returns either null or a NUL-terminated string that is ours until `ad_free`.
     let text = unsafe {
@@ -127,5 +134,5 @@ fn check(message: *const c_char) {
         ffi::ad_free(message);
         text
     };
-    panic!("libtorch: {text}");
+    Err(text)
 }

@@ -17,6 +17,7 @@ pub mod ema;
 pub mod encode;
 pub mod export;
 pub mod folder;
+pub mod gradients;
 mod identity;
 pub mod interrupt;
 pub mod latents;

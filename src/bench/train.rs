@@ -35,7 +35,7 @@ pub fn run(case: &Case, savings: Savings) -> Result<Report> {
     let (trainer, build, _) = timed(|| {
         let (world, config) = (World::new(case)?, config(case, savings));
         let recipe = Recipe::new(Stage::Motion, &config);
-        let trainer = Trainer::new(&config, &recipe, &world.base, case.steps + 1, case.device)?;
+        let trainer = Trainer::new(&config, &recipe, &world.base, case.steps + 1, case.device, Default::default())?;
         measure::finish(case.device);
         Ok::<_, anyhow::Error>(trainer)
     });

@@ -4,11 +4,11 @@ mod job;
 mod output;
 mod set;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::ValueEnum;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub(super) use self::job::LoraEntry;
 use self::{
@@ -16,10 +16,15 @@ use self::{
     output::Target,
     set::{Order, Set},
 };
-use super::usage;
+use super::{
+    ranks::{self, Ranks},
+    usage,
+};
 use crate::{
     clip::Clip,
     device::{DeviceChoice, Precision},
+    dist::Comm,
+    frame::Frame,
     nn::NormScope,
     sample::Request,
     weights::write::write_safetensors,
@@ -131,6 +136,8 @@ pub struct Args {
     /// Replace what is there
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    ranks: Ranks,
 }
 
 /// Samplers by name.
@@ -149,25 +156,46 @@ enum Norm {
     Clip,
 }
 
+/// How long a process waits for the clips of the others.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Samples every prompt of every job.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<ExitCode> {
+    if let Some(code) = args.ranks.launch()? {
+        return Ok(code);
+    }
+    let comm = ranks::join(PATIENCE)?;
+    sample(&args, &comm).map_err(|error| ranks::named(error, (comm.rank(), comm.world())))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Samples this process's share: every so many-th prompt. The first process puts together what shows all of them.
+fn sample(args: &Args, comm: &Comm) -> Result<()> {
     let jobs = args.jobs()?;
     let shots: Vec<Vec<Shot>> = jobs.iter().map(Job::shots).collect::<Result<_>>()?;
     let prompts: Vec<&str> = shots.iter().flatten().map(|shot| shot.prompt.as_str()).collect();
-    let target = Target::new(args.output.as_deref(), args.config.as_deref(), &prompts)?;
-    target.check(args.overwrite)?;
-    if let Some(path) = &args.save_latents {
-        output::check_file(path, args.overwrite)?;
-    }
-    let device = args.device.resolve().map_err(usage)?;
+    let target = match &args.output {
+        Some(output) => Target::new(output, &prompts),
+        None => Target::in_folder(&comm.decide(|| Ok(output::new_folder(args.config.as_deref())))?, &prompts),
+    };
+    // By one process, before any of them writes.
+    comm.decide(|| {
+        target.check(args.overwrite)?;
+        args.save_latents.iter().try_for_each(|path| output::check_file(path, args.overwrite))
+    })?;
+    let device = args.device.of_rank(comm.local_rank()).resolve().map_err(usage)?;
     let orders: Vec<Order> =
         jobs.iter().zip(&shots).map(|(job, shots)| Order::new(job, shots)).collect::<Result<_>>()?;
     check_orders(&orders, &target, args.save_latents.is_some())?;
     let mut made = Made::default();
+    let mut first = 0;
     for order in &orders {
-        let set = Set::open(order, device)?;
-        for (row, request) in order.requests.iter().enumerate() {
-            let index = made.clips.len();
+        let own = |row: &usize| (first + row) % comm.world() == comm.rank();
+        let rows: Vec<usize> = (0..order.requests.len()).filter(own).collect();
+        // A job none of whose prompts is this process's needs no networks.
+        let set = if rows.is_empty() { None } else { Some(Set::open(order, device)?) };
+        for (row, set) in rows.into_iter().zip(set.iter().cycle()) {
+            let (index, request) = (first + row, &order.requests[row]);
             let label = format!("{}/{}", index + 1, prompts.len());
             let (latents, frames) = set.sample(request, row, &label)?;
             let clip = Clip { frames, fps: order.fps() };
@@ -177,31 +205,76 @@ pub fn run(args: Args) -> Result<()> {
             made.clips.push(clip);
             made.latents.push(latents);
         }
+        first += order.requests.len();
     }
-    target.save_overview(&made.clips)?;
+    if target.has_overview() && one_size(&orders) {
+        let clips = all_clips(made.clips, comm, prompts.len())?;
+        comm.decide(|| target.save_overview(&clips))?;
+    }
     if let Some(path) = &args.save_latents {
-        write_safetensors(path, [("latents", &Tensor::cat(&made.latents, 0))], &Default::default())?;
+        let latents = all(comm, &made.latents, Kind::Float, prompts.len())?;
+        comm.decide(|| write_safetensors(path, [("latents", &Tensor::cat(&latents, 0))], &Default::default()))?;
     }
     Ok(())
 }
 
 /// What only shows when all requests are known: whether the files can hold the clips.
-fn check_orders(orders: &[Order], target: &Target, one_size: bool) -> Result<()> {
+fn check_orders(orders: &[Order], target: &Target, one_tensor: bool) -> Result<()> {
     let clips: Vec<_> = orders.iter().flat_map(|order| order.requests.iter().map(|one| (one, order.fps()))).collect();
     for (index, (request, fps)) in clips.iter().enumerate() {
         target.check_clip(index, request.frames, *fps)?;
     }
-    let size = |request: &Request| (request.width, request.height, request.frames);
-    if one_size && clips.iter().any(|(request, _)| size(request) != size(clips[0].0)) {
+    if one_tensor && !one_size(orders) {
         return Err(usage("--save-latents: the clips differ in size and go into one tensor; sample them one by one"));
     }
     Ok(())
+}
+
+/// Whether all clips have the same width, height and number of frames.
+fn one_size(orders: &[Order]) -> bool {
+    let size = |request: &Request| (request.width, request.height, request.frames);
+    let mut sizes = orders.iter().flat_map(|order| order.requests.iter().map(size));
+    sizes.next().is_none_or(|first| sizes.all(|size| size == first))
 }
 
 #[derive(Default)]
 struct Made {
     clips: Vec<Clip>,
     latents: Vec<Tensor>,
+}
+
+/// The clips of all processes, which have one size, in the order of their prompts.
+fn all_clips(clips: Vec<Clip>, comm: &Comm, count: usize) -> Result<Vec<Clip>> {
+    if comm.world() == 1 {
+        return Ok(clips);
+    }
+    let fps = comm.decide(|| Ok(clips[0].fps))?;
+    let pixels = |clip: &Clip| {
+        let (width, height) = (clip.frames[0].width as i64, clip.frames[0].height as i64);
+        let bytes: Vec<u8> = clip.frames.iter().flat_map(|frame| frame.rgb.iter().copied()).collect();
+        Tensor::from_slice(&bytes).view([-1, height, width, 3])
+    };
+    let own: Vec<Tensor> = clips.iter().map(pixels).collect();
+    let frame = |pixels: Tensor| {
+        let (height, width) = (pixels.size()[0] as usize, pixels.size()[1] as usize);
+        Frame { width, height, rgb: Vec::try_from(pixels.flatten(0, -1)).expect("bytes") }
+    };
+    let clip = |pixels: Tensor| Clip { frames: pixels.unbind(0).into_iter().map(frame).collect(), fps };
+    Ok(all(comm, &own, Kind::Uint8, count)?.into_iter().map(clip).collect())
+}
+
+/// The `count` tensors of all processes, each of which has every so many-th of them: all of one shape and `kind`, the first process's
+/// first.
+fn all(comm: &Comm, own: &[Tensor], kind: Kind, count: usize) -> Result<Vec<Tensor>> {
+    let shape = comm.decide(|| Ok(own[0].size()))?;
+    let blank = || Tensor::zeros(&shape, (kind, Device::Cpu));
+    let mut all = Vec::new();
+    for round in 0..count.div_ceil(comm.world()) {
+        let own = own.get(round).map_or_else(blank, |tensor| tensor.to_device(Device::Cpu));
+        all.extend(comm.gather_tensors(&own)?);
+    }
+    all.truncate(count);
+    Ok(all)
 }
 
 impl Args {

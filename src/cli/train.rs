@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -10,12 +11,14 @@ use clap::Subcommand;
 
 use super::{
     progress::{Progress, clock, say},
+    ranks::{self, Ranks},
     usage,
 };
 use crate::{
     assemble::{Base, Motion},
     config,
     device::DeviceChoice,
+    dist::Comm,
     train::{
         Config, Stage,
         clock::Pace,
@@ -149,6 +152,8 @@ struct StageArgs {
     /// is then used unless -c gives another
     #[arg(long, value_name = "auto|never|RUN", default_value = "never", hide_default_value = true)]
     resume: Resume,
+    #[command(flatten)]
+    ranks: Ranks,
     /// Load everything and compute one loss; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -177,6 +182,54 @@ pub fn run(args: Args) -> Result<ExitCode> {
         print!("{}", yaml::to_text(&config));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(code) = args.ranks.launch()? {
+        return Ok(code);
+    }
+    let comm = ranks::join(Duration::from_secs(60 * config.dist_timeout_minutes))?;
+    let who = (comm.rank(), comm.world());
+    train(stage, config, &args, comm).map_err(|error| ranks::named(error, who))
+}
+
+/// Trains in this process.
+fn train(stage: Stage, config: Config, args: &StageArgs, comm: Comm) -> Result<ExitCode> {
+    if comm.is_first() {
+        notes(stage, &config)?;
+    }
+    let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
+    let resume = comm.decide(|| {
+        let resume = args.resume.find(&config.output_dir, &name, config.is_debug)?;
+        if args.resume == Resume::Auto {
+            say(&found(resume.as_ref(), &config, &name));
+        }
+        if !args.dry_run {
+            let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());
+            RunFolder::check(place, &name)
+                .map_err(|error| usage(format!("{error:#}; choose another with -o or --name")))?;
+        }
+        Ok(resume)
+    })?;
+    let first = comm.is_first();
+    let mut run = Run::prepare(stage, config, comm)?;
+    if args.dry_run {
+        let loss = run.dry(resume.as_ref())?;
+        if first {
+            println!("{}", describe(&run.summary(None)));
+            println!("loss on the next clips: {loss:.5}; nothing was written");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut terminal = Terminal::default();
+    let observer: &mut dyn Observer = if first { &mut terminal } else { &mut Follower };
+    let finished = match resume {
+        Some(point) => run.resume(&point, observer)?,
+        None => run.start(&name, observer)?,
+    };
+    terminal.finish();
+    Ok(report(&finished, first))
+}
+
+/// What the configuration says and may not mean.
+fn notes(stage: Stage, config: &Config) -> Result<()> {
     for key in config.unused(stage) {
         say(&format!("note: `{key}` is for other stages; `train {stage}` does not use it"));
     }
@@ -194,30 +247,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             warn_of_schedule(&config.pretrained_model_path, &yaml::to_text(&bases));
         }
     }
-    let name = config.name.clone().unwrap_or_else(|| default_name(args.config.as_deref(), stage));
-    let resume = args.resume.find(&config.output_dir, &name, config.is_debug)?;
-    if args.resume == Resume::Auto {
-        say(&found(resume.as_ref(), &config, &name));
-    }
-    if !args.dry_run {
-        let place = resume.as_ref().map_or(config.output_dir.as_path(), |resume| resume.folder.as_path());
-        RunFolder::check(place, &name)
-            .map_err(|error| usage(format!("{error:#}; choose another with -o or --name")))?;
-    }
-    let mut run = Run::prepare(stage, config)?;
-    if args.dry_run {
-        let loss = run.dry(resume.as_ref())?;
-        println!("{}", describe(&run.summary(None)));
-        println!("loss on the next clips: {loss:.5}; nothing was written");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut terminal = Terminal::default();
-    let finished = match resume {
-        Some(point) => run.resume(&point, &mut terminal)?,
-        None => run.start(&name, &mut terminal)?,
-    };
-    terminal.finish();
-    Ok(report(&finished))
+    Ok(())
 }
 
 fn warn_of_schedule(path: &Path, own: &str) {
@@ -273,32 +303,43 @@ fn default_name(config: Option<&Path>, stage: Stage) -> String {
 }
 
 fn describe(summary: &Summary) -> String {
-    let Summary { stage, clips, parameters: (trained, frozen), steps: (done, total), clips_per_step, device, .. } =
-        summary;
+    let Summary { stage, clips, parameters: (trained, frozen), steps, clips_per_step, device, ranks, .. } = summary;
+    let (done, total) = steps;
+    let together = if *ranks == 1 { String::new() } else { format!(", {ranks} processes") };
     format!(
         "train {stage}: {clips} clips, {clips_per_step} per step, steps {done} to {total}; {:.2} M parameters trained, \
-         {:.2} M frozen; {device}",
+         {:.2} M frozen; {device}{together}",
         *trained as f64 / 1e6,
         *frozen as f64 / 1e6
     )
 }
 
-fn report(finished: &Finished) -> ExitCode {
+/// What came of it; the clips that could not be read are each process's own, the rest is the first's to tell.
+fn report(finished: &Finished, first: bool) -> ExitCode {
     if finished.faults.unreadable() > 0 {
         say(&finished.faults.to_string());
     }
-    println!("{}", finished.export.display());
-    match finished.interrupted {
-        Some(signal) => {
+    if first {
+        println!("{}", finished.export.display());
+        if finished.interrupted.is_some() {
             say(&format!("stopped by a signal; go on with --resume {}", finished.folder.display()));
-            ExitCode::from(signal.exit_code() as u8)
         }
-        None => ExitCode::SUCCESS,
     }
+    finished.interrupted.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8))
 }
 
 /// Share of the time spent waiting for data from which on it is said.
 const WORTH_TELLING: f64 = 0.1;
+
+/// One of several processes that are not the first, which tells of the run.
+struct Follower;
+
+impl Observer for Follower {
+    fn started(&mut self, _: &Summary) {}
+    fn stepped(&mut self, _: &StepReport, _: &Pace) {}
+    fn wrote(&mut self, _: &str, _: &Path) {}
+    fn note(&mut self, _: &str) {}
+}
 
 /// A run on a terminal: a bar with loss, learning rate, pace and time left.
 #[derive(Default)]

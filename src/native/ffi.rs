@@ -1,10 +1,61 @@
 //! The C signatures of the shim.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 use torch_sys::C_tensor;
 
+/// A store of c10d, behind a pointer.
+#[repr(C)]
+pub struct Store {
+    _private: [u8; 0],
+}
+
+/// A group of c10d, behind a pointer.
+#[repr(C)]
+pub struct Group {
+    _private: [u8; 0],
+}
+
+/// `ad_group_nccl`, which a library of its own has.
+pub type OpenNccl =
+    unsafe extern "C" fn(*const Store, *const c_char, c_int, c_int, c_int, i64, *mut *mut Group) -> *const c_char;
+
 unsafe extern "C" {
+    pub fn ad_store_open(
+        host: *const c_char,
+        port: u16,
+        serve: bool,
+        timeout_ms: i64,
+        out: *mut *mut Store,
+        bound: *mut u16,
+    ) -> *const c_char;
+    pub fn ad_store_free(store: *mut Store);
+    pub fn ad_group_gloo(
+        store: *const Store,
+        prefix: *const c_char,
+        rank: c_int,
+        world: c_int,
+        interface: *const c_char,
+        address: *const c_char,
+        timeout_ms: i64,
+        out: *mut *mut Group,
+    ) -> *const c_char;
+    pub fn ad_group_free(group: *mut Group);
+    pub fn ad_group_all_reduce(group: *mut Group, tensor: *mut C_tensor, maximum: bool) -> *const c_char;
+    pub fn ad_group_broadcast(group: *mut Group, tensor: *mut C_tensor) -> *const c_char;
+    pub fn ad_group_all_gather(group: *mut Group, tensor: *const C_tensor, out: *mut C_tensor) -> *const c_char;
+    pub fn ad_buckets_new(
+        group: *mut Group,
+        parameters: *const *const C_tensor,
+        count: usize,
+        bytes: i64,
+        out: *mut *mut c_void,
+    ) -> *const c_char;
+    pub fn ad_buckets_begin(buckets: *mut c_void) -> *const c_char;
+    pub fn ad_buckets_arm(buckets: *mut c_void);
+    pub fn ad_buckets_add(buckets: *mut c_void, grads: *const *const C_tensor, count: usize) -> *const c_char;
+    pub fn ad_buckets_finish(buckets: *mut c_void) -> *const c_char;
+    pub fn ad_buckets_free(buckets: *mut c_void);
     pub fn ad_torch_version() -> *const c_char;
     pub fn ad_free(message: *const c_char);
     pub fn ad_fused_adamw(

@@ -83,6 +83,17 @@ pub fn attend_frames(qkv: &Tensor, frames: i64, heads: i64) -> Tensor {
     filled(|out| unsafe { ffi::ad_attend_frames(out, qkv.as_ptr(), frames, heads) })
 }
 
+/// Whether oneDNN can put bf16 weights in an order of its own on this processor.
+pub fn orders_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avxneconvert")
+        || (std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512dq"));
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// The weight of a linear layer `[out, in]` in the order that products read it in.
 pub fn pack_linear(weight: &Tensor) -> Tensor {
     // SAFETY: as in `group_norm`.

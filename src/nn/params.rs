@@ -14,6 +14,7 @@ use super::{
     linear::LoraPair,
     plan::{Pattern, Plan},
 };
+use crate::native::kernels;
 
 /// Where weights are taken from, by full name. Taking removes: what is left over at the end was not part of the model.
 pub trait Source {
@@ -181,7 +182,11 @@ impl Params {
     /// kind that has such an order.
     pub fn packs(&self) -> bool {
         let Build { plan, outline, device, frozen_kind, .. } = &*self.build;
-        let known = matches!(frozen_kind, Kind::Float | Kind::BFloat16);
+        let known = match frozen_kind {
+            Kind::Float => true,
+            Kind::BFloat16 => kernels::orders_bf16(),
+            _ => false,
+        };
         plan.only_used && !outline && *device == Device::Cpu && known && tch::utils::has_mkldnn()
     }
 

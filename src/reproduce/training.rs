@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::{Interrupted, Lab, Watcher};
 use crate::{
-    config, files,
+    config,
+    dist::Comm,
+    files,
     train::{
         Config, Refused, Stage,
         clock::Pace,
@@ -123,7 +125,7 @@ impl Lab<'_> {
     fn run(&mut self, training: &Training, config: Config, runs: &Path, folder: &Path) -> Result<Value> {
         let clips = config.clips_per_step();
         let saved = resumable(runs)?;
-        let run = Run::prepare(training.stage, config)?;
+        let run = Run::prepare(training.stage, config, Comm::solo())?;
         let title = self.title(training.name);
         let mut told = Told { watcher: &mut *self.watcher, title, pace: None, first: 0, loss: f64::NAN };
         let finished = match &saved {

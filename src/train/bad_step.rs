@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::trainer::StepReport;
 use crate::{data::Sample, files};
@@ -31,22 +31,28 @@ pub struct Diverged {
     pub dump: PathBuf,
 }
 
-/// Writes `bad_steps/step-NNNNNNNN.json` in the run's folder: what came out, and what is needed to do it again.
-pub fn write(run: &Path, report: &StepReport, seed: u64, samples: &[Sample]) -> Result<PathBuf> {
+/// What is written of each clip of such a step.
+pub fn clips(samples: &[Sample]) -> Vec<Value> {
+    let clip = |sample: &Sample| {
+        let largest = sample.pixels.iter().copied().map(f32::abs).fold(0.0, f32::max);
+        json!({"id": sample.id, "caption": sample.caption, "position": sample.position, "largest_pixel": largest})
+    };
+    samples.iter().map(clip).collect()
+}
+
+/// Writes `bad_steps/step-NNNNNNNN.json` in the run's folder: what came out of the step on [`clips`], and what is needed to do it
+/// again.
+pub fn write(run: &Path, report: &StepReport, seed: u64, clips: &[Value]) -> Result<PathBuf> {
     let folder = run.join(FOLDER);
     fs::create_dir_all(&folder).map_err(|error| files::failed(&folder, "create the folder", error))?;
     let path = folder.join(format!("step-{:08}.json", report.step));
-    let clips = samples.iter().map(|sample| {
-        let largest = sample.pixels.iter().copied().map(f32::abs).fold(0.0, f32::max);
-        json!({"id": sample.id, "caption": sample.caption, "position": sample.position, "largest_pixel": largest})
-    });
     let content = json!({
         "step": report.step,
         "loss": report.loss.to_string(),
         "grad_norm": report.grad_norm.to_string(),
         "lr": report.lr,
         "global_seed": seed,
-        "clips": clips.collect::<Vec<_>>(),
+        "clips": clips,
     });
     files::write_atomic(&path, |out| Ok(writeln!(out, "{content:#}")?))?;
     Ok(path)

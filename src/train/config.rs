@@ -109,7 +109,7 @@ pub struct Config {
     pub lr_num_cycles: f64,
     /// Exponent of `polynomial`.
     pub lr_power: f64,
-    /// Clips per forward pass.
+    /// Clips per forward pass of each process.
     pub train_batch_size: usize,
     /// Forward passes per update.
     pub gradient_accumulation_steps: usize,
@@ -161,8 +161,16 @@ pub struct Config {
     pub enable_xformers_memory_efficient_attention: Always,
     /// What a backward pass computes again instead of keeping it: `none`, `blocks` or `full`.
     pub gradient_checkpointing: Checkpointing,
+    /// With several processes: every so many steps their weights are compared by hash; -1 never.
+    pub dist_check_steps: i64,
+    /// With several processes: how long one waits for another that is there but does nothing, as while rank 0 samples. One that is gone is
+    /// known at once.
+    pub dist_timeout_minutes: u64,
     /// Names the folder `debug`, and empties it first.
     pub is_debug: bool,
+    /// Processes that train together, each on `train_batch_size` clips a pass: what started them says so, not a file.
+    #[serde(skip)]
+    pub ranks: usize,
 }
 
 /// Official `validation_data`.
@@ -284,7 +292,10 @@ impl Default for Config {
             device: DeviceChoice::Auto,
             enable_xformers_memory_efficient_attention: Always,
             gradient_checkpointing: Checkpointing::None,
+            dist_check_steps: 1000,
+            dist_timeout_minutes: 60,
             is_debug: false,
+            ranks: 1,
         }
     }
 }
@@ -353,8 +364,13 @@ impl Config {
         Keep { last: self.keep_checkpoints, every: Some(self.keep_every).filter(|&every| every > 0) }
     }
 
-    /// Clips per update.
+    /// Clips per update, of all processes together.
     pub fn clips_per_step(&self) -> usize {
+        self.clips_per_rank() * self.ranks
+    }
+
+    /// Clips per update of each process.
+    pub fn clips_per_rank(&self) -> usize {
         self.train_batch_size * self.gradient_accumulation_steps
     }
 

@@ -9,6 +9,7 @@ use super::{
     Config,
     draws::Draws,
     encode::{self, Encoders},
+    gradients::Gradients,
     latents::LatentCache,
     pixels,
     recipe::Recipe,
@@ -131,9 +132,9 @@ impl Denoiser {
         self.judge().error(&self.networks.unet, &self.question(samples, draws))
     }
 
-    /// `share` of the same as a number, with its gradients added to those of `trained`. On the CPU the clips are shared out to
+    /// `share` of the same as a number, with its gradients added to `gradients`. On the CPU the clips are shared out to
     /// as many threads as libtorch has: on the same clip, a second thread finds little to do in a narrow network.
-    pub fn backward(&self, samples: &[Sample], draws: &Draws, share: f64, trained: &[Tensor]) -> f64 {
+    pub fn backward(&self, samples: &[Sample], draws: &Draws, share: f64, gradients: &Gradients) -> f64 {
         let (judge, question) = (self.judge(), self.question(samples, draws));
         // Several threads could not go through the one graph of a text encoder.
         let one_pass = self.networks.device.is_cuda() || self.trains_text;
@@ -148,9 +149,9 @@ impl Denoiser {
             let loss = judge.error(unet, &part) * share;
             (loss.double_value(&[]), Tensor::run_backward(&[&loss], trained, false, false))
         };
-        let mut total = 0.0;
+        let (mut total, trained) = (0.0, gradients.params());
         native::side_by_side(&(&self.networks.unet, trained), question.split(parts), answer, |(loss, grads)| {
-            native::add_grads(trained, &grads);
+            gradients.add(&grads);
             total += loss;
         });
         total

@@ -1,5 +1,5 @@
 //! The random numbers of one update. They depend on the seed and the step alone, so that a resumed run draws what the
-//! undisturbed one would have, and accumulation draws what one large batch would.
+//! undisturbed one would have, and accumulation, or several processes, draw what one large batch would.
 
 use tch::{Device, Kind, Tensor};
 
@@ -43,6 +43,17 @@ impl Draws {
             noise,
             timesteps,
             drop_caption: (0..shape[0]).map(|_| choice::between(&mut random, 0.0, 1.0) < caption_dropout).collect(),
+        }
+    }
+
+    /// What is drawn for the clips of process `rank` of `world`, which has every `world`-th of them.
+    pub fn dealt(self, rank: usize, world: usize) -> Draws {
+        let own = |tensor: &Tensor| tensor.slice(0, rank as i64, None, world as i64);
+        Draws {
+            posterior: own(&self.posterior),
+            noise: own(&self.noise),
+            timesteps: own(&self.timesteps),
+            drop_caption: self.drop_caption.into_iter().skip(rank).step_by(world).collect(),
         }
     }
 

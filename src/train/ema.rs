@@ -92,14 +92,18 @@ impl Ema {
         self.averages.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
-    /// Takes back what [`Ema::state`] gave, after `updates` updates. The first name that is missing or misshapen is the error.
-    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>, updates: i64) -> Result<(), String> {
+    /// Takes back what [`Ema::state`] gave. The first name that is missing or misshapen is the error.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), String> {
         for (name, average) in &mut self.averages {
             let saved = state.get(name).filter(|saved| saved.size() == average.size()).ok_or_else(|| name.clone())?;
             no_grad(|| average.copy_(saved));
         }
-        self.updates = updates;
         Ok(())
+    }
+
+    /// Takes back what [`Ema::updates`] gave.
+    pub fn set_updates(&mut self, updates: i64) {
+        self.updates = updates;
     }
 
     /// Puts the averages in the place of `trained` for as long as the guard lives. Nothing is copied.

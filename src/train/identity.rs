@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 use super::{Config, recipe::Recipe};
 use crate::data::{Cache, Dataset};
 
+const CLIPS_PER_STEP: &str = "clips_per_step";
+
 /// The identity of a run of `recipe` under `config`.
 pub(super) fn of(config: &Config, recipe: &Recipe, dataset: &Dataset, cache: Option<&Cache>) -> Value {
     let data = &config.train_data;
     json!({
         "stage": recipe.stage,
         "global_seed": config.global_seed,
-        "clips_per_step": config.clips_per_step(),
+        CLIPS_PER_STEP: config.clips_per_step(),
         "clips": dataset.len(),
         "train_data": dataset.fingerprint(),
         "sample_size": data.sample_size,
@@ -45,6 +47,11 @@ pub(super) fn of(config: &Config, recipe: &Recipe, dataset: &Dataset, cache: Opt
 pub(super) fn check_same(saved: &Value, now: &Value, default: &Value) -> Result<()> {
     for (key, value) in now.as_object().expect("an object") {
         let before = completed(saved.get(key), &default[key]);
+        ensure!(
+            before == *value || key != CLIPS_PER_STEP,
+            "an update was on {before} clips and is now on {value}, so that the same clips would not come in the same updates: keep \
+             train_batch_size x gradient_accumulation_steps x processes, or start a new run from the exported weights"
+        );
         ensure!(
             before == *value,
             "`{key}` was {before} and is now {value}; a resumed run continues the same order of the same data. \

@@ -17,12 +17,22 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// Its number, as the operating system counts.
+    pub fn number(self) -> i64 {
+        match self {
+            Signal::Int => SIGINT.into(),
+            Signal::Term => SIGTERM.into(),
+        }
+    }
+
+    /// The signal of this number, if it is one of these.
+    pub fn from_number(number: i64) -> Option<Signal> {
+        [Signal::Int, Signal::Term].into_iter().find(|signal| signal.number() == number)
+    }
+
     /// What the program exits with after it has stopped in order: 128 plus the signal's number.
     pub fn exit_code(self) -> i32 {
-        match self {
-            Signal::Int => 128 + SIGINT,
-            Signal::Term => 128 + SIGTERM,
-        }
+        128 + self.number() as i32
     }
 }
 
@@ -56,11 +66,7 @@ impl Interrupt {
 
     /// The signal that came, the latest if there were several; `None` while there was none.
     pub fn requested(&self) -> Option<Signal> {
-        match i32::try_from(self.received.load(Ordering::Relaxed)) {
-            Ok(SIGINT) => Some(Signal::Int),
-            Ok(SIGTERM) => Some(Signal::Term),
-            _ => None,
-        }
+        Signal::from_number(self.received.load(Ordering::Relaxed) as i64)
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Refused, checkpoint,
     folder::{self, CHECKPOINTS, CONFIG, RunFolder},
@@ -39,7 +41,7 @@ impl FromStr for Resume {
 }
 
 /// Where a run goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Point {
     /// The run's folder.
     pub folder: PathBuf,

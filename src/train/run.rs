@@ -1,9 +1,10 @@
-//! A run: the loop, its folder, its checkpoints.
+//! A run: the loop, its folder, its checkpoints. Where several processes train together, the first of them has the files.
 
 use std::{
     collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::Instant,
 };
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     assemble::Base,
     data::{Cache, Dataset, Faults, Loader, Sample},
+    dist::Comm,
     files::{self, Written},
     yaml,
 };
@@ -75,6 +77,8 @@ pub struct Summary {
     pub clips_per_step: usize,
     /// Where, and in what precision.
     pub device: String,
+    /// Processes that train together.
+    pub ranks: usize,
 }
 
 /// How a run ended.
@@ -98,6 +102,7 @@ pub struct Run {
     dataset: Arc<Dataset>,
     cache: Option<Arc<Cache>>,
     trainer: Trainer,
+    comm: Rc<Comm>,
     total_steps: i64,
     save_requests: SaveRequests,
     /// The last step whose samples are written.
@@ -105,11 +110,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// Loads everything that `config` names, for `stage`. Writes nothing.
-    pub fn prepare(stage: Stage, config: Config) -> Result<Run> {
+    /// Loads everything that `config` names, for `stage`, to be trained together with the other processes of `comm`. Writes nothing.
+    pub fn prepare(stage: Stage, config: Config, comm: Comm) -> Result<Run> {
+        let config = Config { ranks: comm.world(), ..config };
         // From here on, so that a wish that comes too early does not end the process.
         let save_requests = SaveRequests::install().context("signals cannot be handled")?;
-        let device = config.device.resolve().map_err(|reason| Refused(anyhow!(reason)))?;
+        let device = config.device.of_rank(comm.local_rank()).resolve().map_err(|reason| Refused(anyhow!(reason)))?;
+        let comm = Rc::new(comm.on(device)?);
         let recipe = Recipe::new(stage, &config);
         let base = Base::open_files(&config.base_files())?;
         check_size(&config, &base).map_err(Refused)?;
@@ -126,9 +133,12 @@ impl Run {
         let total_steps = config.total_steps(dataset.len());
         let lr = config.lr_schedule(total_steps);
         lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
-        let trainer = Trainer::new(&config, &recipe, &base, total_steps, device)?;
+        let trainer = Trainer::new(&config, &recipe, &base, total_steps, device, Rc::clone(&comm))?;
         check_exportable(stage, &trainer).map_err(Refused)?;
-        Ok(Run { config, recipe, base, dataset, cache, trainer, total_steps, save_requests, shown: 0 })
+        let run = Run { config, recipe, base, dataset, cache, trainer, comm, total_steps, save_requests, shown: 0 };
+        let same = "start all processes with one configuration, on the same data";
+        run.comm.check_equal("the configuration or the data", run.identity().to_string().as_bytes(), same)?;
+        Ok(run)
     }
 
     /// What it will do.
@@ -147,22 +157,30 @@ impl Run {
             parameters: (count(&self.trainer.weights.trained), count(&self.trainer.weights.frozen)),
             steps: (self.trainer.step(), self.total_steps),
             clips_per_step: self.config.clips_per_step(),
-            device: format!("{place}, {}", if kind == tch::Kind::Float { "fp32" } else { "bf16" }),
+            device: format!("{place}, {}", kind_name(kind)),
+            ranks: self.config.ranks,
         }
     }
 
     /// One loss on the next clips: everything but the update and the files. With a point to resume from, from there.
     pub fn dry(&mut self, resume: Option<&Point>) -> Result<f64> {
         if let Some(point) = resume {
-            self.restore(&point.checkpoint).map_err(Refused)?;
+            let comm = Rc::clone(&self.comm);
+            comm.decide(|| Ok(self.restore(&point.checkpoint).map_err(Refused)?))?;
         }
+        self.trainer.share()?;
         let mut loader = self.loader()?;
-        let samples = loader.next_batch(self.config.clips_per_step())?;
-        Ok(self.trainer.evaluate(&samples, self.trainer.step()))
+        let samples = loader.next_batch(self.config.clips_per_rank())?;
+        Ok(self.trainer.evaluate(&samples, self.trainer.step())?)
     }
 
     /// Trains to the end, or to a signal, in a new folder.
     pub fn start(self, name: &str, observer: &mut dyn Observer) -> Result<Finished> {
+        let outputs = first(&self.comm, || self.new_outputs(name))?;
+        self.train(outputs, observer)
+    }
+
+    fn new_outputs(&self, name: &str) -> Result<Outputs> {
         let config = &self.config;
         let folder = if config.is_debug {
             RunFolder::debug(&config.output_dir)?
@@ -173,12 +191,17 @@ impl Run {
         let mut board = Board::create(&folder.tensorboard(), None)?;
         board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))?;
         let saver = Saver::new(&folder.checkpoints(), config.keep(), None);
-        let outputs = Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder, saver };
-        self.train(outputs, observer)
+        Ok(Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder, saver })
     }
 
     /// Takes up a run where it was left.
     pub fn resume(mut self, point: &Point, observer: &mut dyn Observer) -> Result<Finished> {
+        let comm = Rc::clone(&self.comm);
+        let outputs = first(&comm, || self.old_outputs(point, observer))?;
+        self.train(outputs, observer)
+    }
+
+    fn old_outputs(&mut self, point: &Point, observer: &mut dyn Observer) -> Result<Outputs> {
         let folder = RunFolder::open(&point.folder)?;
         for damaged in &point.damaged {
             observer.note(&format!("warning: a damaged checkpoint is passed over for the one before it: {damaged}"));
@@ -189,13 +212,12 @@ impl Run {
         for abandoned in checkpoint::abandon_after(&folder.checkpoints(), step)? {
             observer.wrote("set aside, as it is later than the step resumed from:", &abandoned);
         }
-        let outputs = Outputs {
+        Ok(Outputs {
             board: Board::create(&folder.tensorboard(), Some(step + 1))?,
             metrics: Metrics::resume(&folder.metrics(), step)?,
             saver: Saver::new(&folder.checkpoints(), self.config.keep(), Some(step)),
             folder,
-        };
-        self.train(outputs, observer)
+        })
     }
 
     /// Brings the trainer to where the checkpoint in the folder `path` left off.
@@ -213,38 +235,54 @@ impl Run {
     }
 
     /// The loop. Whatever ends it, the state reached is saved: by the end, by a signal, or by an error.
-    fn train(mut self, mut outputs: Outputs, observer: &mut dyn Observer) -> Result<Finished> {
+    fn train(mut self, mut outputs: Option<Outputs>, observer: &mut dyn Observer) -> Result<Finished> {
         let interrupt = Interrupt::install().context("signals cannot be handled")?;
-        observer.started(&self.summary(Some(outputs.folder.root())));
+        self.trainer.share()?;
+        observer.started(&self.summary(outputs.as_ref().map(|outputs| outputs.folder.root())));
         let mut loader = self.loader()?;
-        let ended = self.steps(&mut outputs, &mut loader, &interrupt, observer);
-        let unsaved = |outputs: &Outputs| outputs.saver.latest() != Some(self.trainer.step());
-        if let Err(error) = ended {
-            // The first error is the one to tell; a full disk would only repeat itself here.
-            let _ = outputs.settle(observer);
-            // A run that diverged has nothing to keep but what it had before.
-            let worth = self.trainer.step() > 0 && !error.is::<Diverged>() && self.trainer.is_whole();
-            if unsaved(&outputs) && worth {
-                let _ = self.save(&mut outputs, observer).and_then(|()| outputs.settle(observer));
+        let ended = self.steps(outputs.as_mut(), &mut loader, &interrupt, observer);
+        let interrupted = match (ended, &mut outputs) {
+            (Ok(interrupted), _) => interrupted,
+            (Err(error), outputs) => {
+                if let Some(outputs) = outputs {
+                    self.rescue(outputs, &error, observer);
+                }
+                return Err(error);
             }
-            return Err(error);
+        };
+        // The others end with the first, so that what started them does not take their end for a reason to stop it.
+        let comm = Rc::clone(&self.comm);
+        let (folder, export) = comm.decide(|| {
+            let outputs = outputs.as_mut().expect("the first process has the files");
+            Ok((outputs.folder.root().to_owned(), self.finish(outputs, observer)?))
+        })?;
+        Ok(Finished { folder, export, interrupted, faults: loader.faults().clone() })
+    }
+
+    /// Saves what was reached before `error`, if it is worth keeping.
+    fn rescue(&self, outputs: &mut Outputs, error: &anyhow::Error, observer: &mut dyn Observer) {
+        // The first error is the one to tell; a full disk would only repeat itself here.
+        let _ = outputs.settle(observer);
+        // A run that diverged has nothing to keep but what it had before.
+        let worth = self.trainer.step() > 0 && !error.is::<Diverged>() && self.trainer.is_whole();
+        if worth && outputs.saver.latest() != Some(self.trainer.step()) {
+            let _ = self.save(outputs, observer).and_then(|()| outputs.settle(observer));
         }
-        if unsaved(&outputs) {
-            self.save(&mut outputs, observer)?;
+    }
+
+    /// The last checkpoint, and what other tools read; gives the path of that.
+    fn finish(&mut self, outputs: &mut Outputs, observer: &mut dyn Observer) -> Result<PathBuf> {
+        if outputs.saver.latest() != Some(self.trainer.step()) {
+            self.save(outputs, observer)?;
         }
         outputs.settle(observer)?;
-        let export = outputs.folder.export();
         self.rescale()?;
         let averages = self.trainer.averages();
-        let export = export::export(&export, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
+        let folder = outputs.folder.export();
+        let export = export::export(&folder, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
         drop(averages);
         observer.wrote("export", &export);
-        Ok(Finished {
-            folder: outputs.folder.root().to_owned(),
-            export,
-            interrupted: interrupt.requested(),
-            faults: loader.faults().clone(),
-        })
+        Ok(export)
     }
 
     /// Measures the scaling factor of a VAE from nothing, on the first clips of the stream.
@@ -252,64 +290,88 @@ impl Run {
         if let Network::Autoencoder(autoencoder) = self.trainer.network()
             && self.config.vae.rescale
         {
-            let samples = self.loader_at(0)?.next_batch(SCALED_ON)?;
+            let samples = self.whole_stream()?.next_batch(SCALED_ON)?;
             self.base.vae.scaling_factor = autoencoder.scaling_factor(&samples);
         }
         Ok(())
     }
 
-    /// Updates until all are done or a signal came.
+    /// Updates until all are done or a signal came, which is given.
     fn steps(
         &mut self,
-        outputs: &mut Outputs,
+        mut outputs: Option<&mut Outputs>,
         loader: &mut Loader,
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let stop = || interrupt.requested().is_some();
+    ) -> Result<Option<Signal>> {
+        // Several processes stop after the same step: between steps they agree, and nothing in one ends it.
+        let alone = self.comm.world() == 1;
+        let come = || interrupt.requested().is_some();
+        let stop = || alone && come();
         let mut clock = Clock::start();
-        let (first, clips) = (self.trainer.step(), self.config.clips_per_step());
+        let (first, clips) = (self.trainer.step(), self.config.clips_per_rank());
         let encoders = self.trainer.encoders();
         let mut ahead = None;
-        if !self.catch_up(outputs, stop, observer)? {
-            return Ok(());
+        if let Some(outputs) = outputs.as_deref_mut()
+            && !self.catch_up(outputs, come, observer)?
+            && alone
+        {
+            return Ok(interrupt.requested());
         }
         while self.trainer.step() < self.total_steps {
             let fetched = ahead.take().unwrap_or_else(|| clock.wait(|| batch(loader, clips, stop)));
-            let Some(samples) = fetched? else { break };
-            if self.trainer.step() == 0 {
+            let Some(samples) = fetched? else { return Ok(interrupt.requested()) };
+            if let Some(outputs) = outputs.as_deref_mut().filter(|_| self.trainer.step() == 0) {
                 let frames = |sample: &Sample| self.trainer.frames(sample);
                 preview::first_batch(&outputs.folder.sanity_check(), &mut outputs.board, &samples, frames)?;
             }
             let more = self.trainer.step() + 1 < self.total_steps;
             let updated = match encoders.as_ref().filter(|_| more) {
                 Some(encoders) => {
-                    let update = || self.update(outputs, &samples, stop, observer);
+                    let update = || self.update(outputs.as_deref(), &samples, stop, observer);
                     let (updated, next, waited) = encoders.beside(|| batch(loader, clips, stop), update);
                     clock.waited += waited;
                     ahead = Some(next);
                     updated
                 }
-                None => self.update(outputs, &samples, stop, observer),
+                None => self.update(outputs.as_deref(), &samples, stop, observer),
             };
-            let Some(report) = updated? else { break };
+            let Some(report) = updated? else { return Ok(interrupt.requested()) };
             let (done, left) = (report.step - first, self.total_steps - report.step);
-            let pace = clock.pace(done as usize * samples.len(), left, samples.len());
-            outputs.log(&report, &pace)?;
+            let clips = self.config.clips_per_step();
+            let pace = clock.pace(done as usize * clips, left, clips);
             observer.stepped(&report, &pace);
+            if self.dist_check_due(report.step) {
+                self.trainer.check_equal()?;
+            }
+            let wishes = self.wishes(interrupt)?;
+            let Some(outputs) = outputs.as_deref_mut() else {
+                match wishes.stop {
+                    None => continue,
+                    signal => return Ok(signal),
+                }
+            };
+            outputs.log(&report, &pace)?;
             outputs.tell_saved(observer)?;
-            if stop() {
-                break;
+            if wishes.stop.is_some() {
+                return Ok(wishes.stop);
             }
             // Before the checkpoint: what a checkpoint counts as shown is on the disk before it.
-            if self.validation_due(report.step) && !self.show(outputs, &samples, stop, observer)? {
-                break;
+            if self.validation_due(report.step) && !self.show(outputs, &samples, come, observer)? && alone {
+                return Ok(interrupt.requested());
             }
-            if self.save_requests.take() || self.checkpoint_due(report.step) {
+            if wishes.save || self.checkpoint_due(report.step) {
                 clock.save(|| self.save(outputs, observer))?;
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// What the processes were asked for by signals: if one was, all are.
+    fn wishes(&self, interrupt: &Interrupt) -> Result<Wishes> {
+        let signal = interrupt.requested().map_or(0, Signal::number);
+        let [signal, save] = self.comm.max([signal, i64::from(self.save_requests.take())])?;
+        Ok(Wishes { stop: Signal::from_number(signal), save: save == 1 })
     }
 
     /// Shows what was due at the step resumed from, where the run ended before it was shown; `false` if stopped meanwhile.
@@ -326,8 +388,8 @@ impl Run {
         let samples = match self.trainer.network() {
             Network::Denoiser(_) => Vec::new(),
             Network::Autoencoder(_) => {
-                let clips = self.config.clips_per_step();
-                self.loader_at((step as u64 - 1) * clips as u64)?.next_batch(clips)?
+                let before = (step as u64 - 1) * self.config.clips_per_step() as u64;
+                self.loader_at(before)?.next_batch(self.config.clips_per_rank())?
             }
         };
         self.show(outputs, &samples, stop, observer)
@@ -336,7 +398,7 @@ impl Run {
     /// One update; clips that it had to be skipped on are written down, and too many of them in a row are the end.
     fn update(
         &mut self,
-        outputs: &Outputs,
+        outputs: Option<&Outputs>,
         samples: &[Sample],
         stop: impl Fn() -> bool,
         observer: &mut dyn Observer,
@@ -346,17 +408,21 @@ impl Run {
             updated.map_err(|lack| lack.explain(&self.config, &self.trainer.weights, self.trainer.device()))?;
         let Some(report) = updated else { return Ok(None) };
         if report.outcome == Outcome::Skipped {
-            let path = bad_step::write(outputs.folder.root(), &report, self.config.global_seed, samples)?;
+            let clips = self.comm.gather(bad_step::clips(samples))?.concat();
+            let dump = self.comm.decide(|| {
+                let folder = outputs.expect("the first process has the files").folder.root();
+                bad_step::write(folder, &report, self.config.global_seed, &clips)
+            })?;
             observer.note(&format!(
                 "step {}: loss {} and gradient norm {} are not both finite; the update is skipped, its clips are listed in {}",
                 report.step,
                 report.loss,
                 report.grad_norm,
-                path.display()
+                dump.display()
             ));
             let in_a_row = self.trainer.bad_steps();
             if in_a_row >= self.config.max_bad_steps {
-                return Err(Diverged { in_a_row, step: report.step, dump: path }.into());
+                return Err(Diverged { in_a_row, step: report.step, dump }.into());
             }
         }
         Ok(Some(report))
@@ -411,9 +477,23 @@ impl Run {
         self.loader_at(self.trainer.step() as u64 * self.config.clips_per_step() as u64)
     }
 
+    /// This process's share of the stream from `position` on.
     fn loader_at(&self, position: u64) -> Result<Loader> {
+        let (data, comm) = (Arc::clone(&self.dataset), &self.comm);
         let (seed, threads) = (self.config.global_seed, self.config.num_workers);
-        Ok(Loader::new(Arc::clone(&self.dataset), seed, position, threads)?.from_cache(self.cache.clone()))
+        let loader = Loader::sharded(data, seed, position, threads, comm.rank(), comm.world())?;
+        Ok(loader.from_cache(self.cache.clone()))
+    }
+
+    /// The stream from its beginning, as one process alone has it.
+    fn whole_stream(&self) -> Result<Loader> {
+        let (seed, threads) = (self.config.global_seed, self.config.num_workers);
+        Ok(Loader::new(Arc::clone(&self.dataset), seed, 0, threads)?.from_cache(self.cache.clone()))
+    }
+
+    fn dist_check_due(&self, step: i64) -> bool {
+        let steps = self.config.dist_check_steps;
+        steps > 0 && step % steps == 0
     }
 
     fn checkpoint_due(&self, step: i64) -> bool {
@@ -439,6 +519,30 @@ impl Run {
         let default = identity::of(&default, &self.recipe, &self.dataset, self.cache.as_deref());
         identity::check_same(saved, &self.identity(), &default)
     }
+}
+
+fn kind_name(kind: tch::Kind) -> &'static str {
+    match kind {
+        tch::Kind::Float => "fp32",
+        tch::Kind::Half => "fp16",
+        _ => "bf16",
+    }
+}
+
+/// What signals ask for.
+struct Wishes {
+    stop: Option<Signal>,
+    save: bool,
+}
+
+/// What `make` gives in the first process; the others have none. An error there is one in all.
+fn first<T>(comm: &Comm, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let mut made = None;
+    comm.decide(|| {
+        made = Some(make()?);
+        Ok(())
+    })?;
+    Ok(made)
 }
 
 /// What is trained must be what is exported.

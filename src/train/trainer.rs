@@ -1,6 +1,6 @@
 //! One update: pixels and captions in, loss and gradient norm out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use super::{
     draws::Draws,
     ema::{Ema, Swapped},
     encode::Encoders,
+    gradients::Gradients,
     lr,
     optim::AdamW,
     pixels,
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     assemble::Base,
     data::Sample,
+    dist::{Comm, DistError},
     frame::Frame,
     model::{unet::motion, vae::Vae},
 };
@@ -40,8 +42,9 @@ pub struct Trainer {
     pub weights: Weights,
     /// AdamW over [`Weights::trained`].
     pub optimizer: AdamW,
-    /// The tensors of [`Weights::trained`], in its order.
-    trained: Vec<Tensor>,
+    /// Of [`Weights::trained`], in its order.
+    gradients: Gradients,
+    comm: Rc<Comm>,
     ema: Option<Ema>,
     /// With float16 only.
     scaler: Option<LossScaler>,
@@ -113,8 +116,16 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Builds the networks of `recipe` on `base`; the initialisation of new weights depends on the seed alone.
-    pub fn new(config: &Config, recipe: &Recipe, base: &Base, steps: i64, device: Device) -> Result<Trainer> {
+    /// Builds the networks of `recipe` on `base`, to be trained together with the other processes of `comm`; the initialisation of
+    /// new weights depends on the seed alone.
+    pub fn new(
+        config: &Config,
+        recipe: &Recipe,
+        base: &Base,
+        steps: i64,
+        device: Device,
+        comm: Rc<Comm>,
+    ) -> Result<Trainer> {
         let kind = training_kind(config, device);
         tch::manual_seed(config.global_seed as i64);
         let (network, weights) = if recipe.stage == Stage::Vae {
@@ -127,7 +138,8 @@ impl Trainer {
         Ok(Trainer {
             network,
             optimizer: AdamW::new(&weights.trained, config.adam()),
-            trained: weights.trained.values().map(Tensor::shallow_clone).collect(),
+            gradients: Gradients::new(weights.trained.values().map(Tensor::shallow_clone).collect(), &comm),
+            comm,
             ema: config.use_ema.then(|| Ema::new(&weights.trained, config.ema)),
             scaler: (kind == Kind::Half).then(LossScaler::default),
             bad_steps: 0,
@@ -165,15 +177,20 @@ impl Trainer {
         }
     }
 
-    /// One update on `samples`, in as many passes as the batch size makes of them. When the loss or a gradient is not finite,
-    /// nothing is updated, and the step is over. `stop` is asked between passes; an update that it ends is none at all.
+    /// One update on `samples` and those of the other processes, in as many passes as the batch size makes of them. When the loss or
+    /// a gradient is not finite, nothing is updated, and the step is over. `stop` is asked between passes; an update that it ends is
+    /// none at all.
+    ///
+    /// # Errors
+    /// When another process is gone; nothing was updated then.
     pub fn update(&mut self, samples: &[Sample], stop: impl Fn() -> bool) -> Result<Option<StepReport>> {
         let draws = self.draws(samples, self.step);
         let scale = self.scaler.map_or(1.0, |scaler| scaler.scale());
-        self.optimizer.zero_grad();
-        let backward = |samples: &[Sample], draws: &Draws, share| self.backward(samples, draws, share * scale);
+        self.gradients.begin();
+        let backward = |pass: Pass| self.backward(Pass { share: pass.share * scale, ..pass });
         let Some(scaled) = self.accumulate(samples, &draws, backward, stop) else { return Ok(None) };
-        let loss = scaled / scale;
+        self.gradients.finish()?;
+        let loss = self.comm.sum(scaled)? / scale;
         let grad_norm = self.optimizer.unscale_and_clip(scale, self.config.max_grad_norm);
         let lr = self.lr.lr(self.config.base_lr(), self.step);
         let outcome = self.judge(loss, grad_norm);
@@ -224,10 +241,36 @@ impl Trainer {
         self.ema.as_ref().map(|ema| ema.in_place_of(&self.weights.trained))
     }
 
-    /// The loss on `samples` with the random numbers of the update after `step` updates, without updating.
-    pub fn evaluate(&self, samples: &[Sample], step: i64) -> f64 {
-        let loss = |samples: &[Sample], draws: &Draws, share: f64| self.loss(samples, draws, share);
-        no_grad(|| self.accumulate(samples, &self.draws(samples, step), loss, || false)).expect("nothing stops it")
+    /// The loss on `samples` and those of the other processes with the random numbers of the update after `step` updates, without
+    /// updating.
+    pub fn evaluate(&self, samples: &[Sample], step: i64) -> Result<f64, DistError> {
+        let own = no_grad(|| self.accumulate(samples, &self.draws(samples, step), |pass| self.loss(&pass), || false));
+        self.comm.sum(own.expect("nothing stops it"))
+    }
+
+    /// Takes over what rank 0 has: weights, moments, averages, step.
+    pub fn share(&mut self) -> Result<()> {
+        let State { step, groups, values } = self.state();
+        groups.values().flat_map(BTreeMap::values).try_for_each(|tensor| self.comm.broadcast(tensor))?;
+        let (step, values) = self.comm.decide(|| Ok((step, values)))?;
+        self.restore_values(&values);
+        self.step = step;
+        Ok(())
+    }
+
+    /// Whether all processes have the same weights and moments.
+    pub fn check_equal(&self) -> Result<(), DistError> {
+        if self.comm.world() == 1 {
+            return Ok(());
+        }
+        let mut hasher = blake3::Hasher::new();
+        for tensor in self.state().groups.values().flat_map(BTreeMap::values) {
+            let tensor = tensor.to_device(Device::Cpu).contiguous().flatten(0, -1).view_dtype(Kind::Uint8);
+            hasher.update(&Vec::<u8>::try_from(tensor).expect("bytes"));
+        }
+        let what = format!("the weights or moments after step {}", self.step);
+        let mend = "a GPU or the network computes wrong; go on with --resume from the checkpoint before";
+        self.comm.check_equal(&what, hasher.finalize().as_bytes(), mend)
     }
 
     /// What may encode clips ahead, if that is asked for: on a GPU unless the configuration says otherwise.
@@ -286,68 +329,77 @@ impl Trainer {
         if let Err(name) = self.optimizer.load_state(moments) {
             bail!("the checkpoint lacks the optimizer's `{name}`");
         }
-        self.restore_options(state)?;
+        if let Some(ema) = &mut self.ema {
+            let (Some(averages), Some(_)) = (state.groups.get(EMA), state.values.get(EMA).and_then(Value::as_i64))
+            else {
+                bail!("it has no averages (`{EMA}`): the run was started without `use_ema`");
+            };
+            if let Err(name) = ema.load_state(averages) {
+                bail!("the checkpoint lacks the average of `{name}`");
+            }
+        }
+        self.restore_values(&state.values);
         self.step = state.step;
         Ok(())
     }
 
-    /// What options add to a state.
-    fn restore_options(&mut self, state: &State) -> Result<()> {
-        self.bad_steps = state.values.get(BAD_STEPS).and_then(Value::as_u64).unwrap_or(0) as usize;
-        if let Some(ema) = &mut self.ema {
-            let updates = state.values.get(EMA).and_then(Value::as_i64);
-            let (Some(averages), Some(updates)) = (state.groups.get(EMA), updates) else {
-                bail!("it has no averages (`{EMA}`): the run was started without `use_ema`");
-            };
-            if let Err(name) = ema.load_state(averages, updates) {
-                bail!("the checkpoint lacks the average of `{name}`");
-            }
+    /// What options add to a state and is no tensor.
+    fn restore_values(&mut self, values: &Map<String, Value>) {
+        self.bad_steps = values.get(BAD_STEPS).and_then(Value::as_u64).unwrap_or(0) as usize;
+        if let (Some(ema), Some(updates)) = (&mut self.ema, values.get(EMA).and_then(Value::as_i64)) {
+            ema.set_updates(updates);
         }
         if self.scaler.is_some() {
             // A run that was in another precision before starts with a scale of its own.
-            let saved =
-                state.values.get(SCALER).and_then(|saved| Some((saved.get(0)?.as_f64()?, saved.get(1)?.as_i64()?)));
+            let saved = values.get(SCALER).and_then(|saved| Some((saved.get(0)?.as_f64()?, saved.get(1)?.as_i64()?)));
             self.scaler =
                 Some(saved.map_or_else(LossScaler::default, |(scale, since)| LossScaler::from_state(scale, since)));
         }
-        Ok(())
     }
 
-    /// Mean over all passes of what `pass` gives for its clips and its share of the loss. None when `stop` ended it early.
+    /// Sum over all passes of what `body` gives for them. None when `stop` ended it early.
     fn accumulate(
         &self,
         samples: &[Sample],
         draws: &Draws,
-        pass: impl Fn(&[Sample], &Draws, f64) -> f64,
+        body: impl Fn(Pass) -> f64,
         stop: impl Fn() -> bool,
     ) -> Option<f64> {
         let batch = self.config.train_batch_size;
+        let all = (samples.len() * self.comm.world()) as f64;
+        let chunks = samples.chunks(batch);
+        let passes = chunks.len();
         let loss = |(index, chunk): (usize, &[Sample])| {
-            let share = chunk.len() as f64 / samples.len() as f64;
-            let loss = pass(chunk, &draws.part(index * batch, chunk.len(), self.device), share);
+            let draws = draws.part(index * batch, chunk.len(), self.device);
+            let loss =
+                body(Pass { samples: chunk, draws, share: chunk.len() as f64 / all, is_last: index + 1 == passes });
             (!stop()).then_some(loss)
         };
-        samples.chunks(batch).enumerate().map(loss).sum()
+        chunks.enumerate().map(loss).sum()
     }
 
-    /// `share` of the loss; its gradients are added to those of the trained tensors.
-    fn backward(&self, samples: &[Sample], draws: &Draws, share: f64) -> f64 {
+    /// The pass's share of the loss; its gradients are added to those of the trained tensors.
+    fn backward(&self, pass: Pass) -> f64 {
+        let Pass { samples, draws, share, is_last } = pass;
+        if is_last {
+            self.gradients.last_pass();
+        }
         match &self.network {
-            Network::Denoiser(denoiser) => denoiser.backward(samples, draws, share, &self.trained),
+            Network::Denoiser(denoiser) => denoiser.backward(samples, &draws, share, &self.gradients),
             Network::Autoencoder(autoencoder) => {
-                let loss = autoencoder.loss(samples, draws) * share;
+                let loss = autoencoder.loss(samples, &draws) * share;
                 loss.backward();
                 loss.double_value(&[])
             }
         }
     }
 
-    fn loss(&self, samples: &[Sample], draws: &Draws, share: f64) -> f64 {
+    fn loss(&self, pass: &Pass) -> f64 {
         let loss = match &self.network {
-            Network::Denoiser(denoiser) => denoiser.loss(samples, draws),
-            Network::Autoencoder(autoencoder) => autoencoder.loss(samples, draws),
+            Network::Denoiser(denoiser) => denoiser.loss(pass.samples, &pass.draws),
+            Network::Autoencoder(autoencoder) => autoencoder.loss(pass.samples, &pass.draws),
         };
-        (loss * share).double_value(&[])
+        (loss * pass.share).double_value(&[])
     }
 
     fn vae(&self) -> &Vae {
@@ -362,7 +414,7 @@ impl Trainer {
         let (vae, size) = (self.vae().config(), config.train_data.sample_size);
         let scale = vae.downscale();
         let shape = [
-            samples.len() as i64,
+            (samples.len() * self.comm.world()) as i64,
             vae.latent_channels,
             self.frames,
             size.height as i64 / scale,
@@ -370,8 +422,18 @@ impl Trainer {
         ];
         let dropout = if config.cfg_random_null_text { config.cfg_random_null_text_ratio } else { 0.0 };
         let timesteps = (config.noise_scheduler_kwargs.num_train_timesteps, config.timestep_bias());
-        Draws::new(config.global_seed, step, shape, timesteps, dropout, config.noise_offset)
+        let all = Draws::new(config.global_seed, step, shape, timesteps, dropout, config.noise_offset);
+        all.dealt(self.comm.rank(), self.comm.world())
     }
+}
+
+/// One forward and backward pass of an update.
+struct Pass<'a> {
+    samples: &'a [Sample],
+    draws: Draws,
+    /// Of these clips in the mean over all of the update.
+    share: f64,
+    is_last: bool,
 }
 
 /// bf16 on CUDA where mixed precision is on; whatever `precision` says where it says something.

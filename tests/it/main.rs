@@ -19,6 +19,7 @@ mod cli {
     mod weights;
 }
 mod data;
+mod dist;
 mod eval;
 mod files;
 mod folder;

@@ -351,7 +351,7 @@ fn a_run_that_is_killed_again_and_again_equals_the_undisturbed_one() {
 }
 
 /// Everything that a run leaves and that no clock decides.
-fn equal(whole: &Run, other: &Run) {
+pub fn equal(whole: &Run, other: &Run) {
     assert_eq!(whole.losses(), other.losses());
     assert_eq!(fs::read(&whole.export).unwrap(), fs::read(&other.export).unwrap(), "the export");
     let newest = |run: &Run| newest(&run.folder.join("checkpoints")).unwrap().unwrap().path;

@@ -24,37 +24,37 @@ pub struct Target {
 
 impl Target {
     /// One path per prompt: the given one for a single prompt; for several, numbered names beside it or, if it is a folder,
-    /// in it. Without a path, a new folder below `outputs/`.
-    pub fn new(output: Option<&Path>, config: Option<&Path>, prompts: &[&str]) -> Result<Target> {
-        let name = |index: usize| format!("{index}-{}", file_stem(prompts[index], "clip"));
-        let in_folder = |folder: &Path| {
-            let clips = (0..prompts.len()).map(|index| folder.join(format!("{}.gif", name(index)))).collect();
-            let overview = (prompts.len() > 1).then(|| folder.join("sample.gif"));
-            Target { clips, overview }
-        };
-        let Some(output) = output else {
-            let stem =
-                config.and_then(Path::file_stem).map_or("sample".into(), |stem| stem.to_string_lossy().into_owned());
-            let stamp = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S");
-            return Ok(in_folder(&Path::new("outputs").join(format!("{stem}-{stamp}"))));
-        };
+    /// in it.
+    pub fn new(output: &Path, prompts: &[&str]) -> Target {
         let Some(extension) = output.extension().map(|extension| extension.to_string_lossy().into_owned()) else {
-            return Ok(if prompts.len() == 1 {
+            return if prompts.len() == 1 {
                 Target { clips: vec![output.to_owned()], overview: None }
             } else {
-                in_folder(output)
-            });
+                Target::in_folder(output, prompts)
+            };
         };
         let numbered = |index: usize| {
             output.with_extension("").with_file_name(format!(
                 "{}-{}.{extension}",
                 output.file_stem().unwrap_or_default().to_string_lossy(),
-                name(index)
+                name(prompts, index)
             ))
         };
         let clips =
             if prompts.len() == 1 { vec![output.to_owned()] } else { (0..prompts.len()).map(numbered).collect() };
-        Ok(Target { clips, overview: None })
+        Target { clips, overview: None }
+    }
+
+    /// A file per prompt in `folder`, and an overview of several.
+    pub fn in_folder(folder: &Path, prompts: &[&str]) -> Target {
+        let clips = (0..prompts.len()).map(|index| folder.join(format!("{}.gif", name(prompts, index)))).collect();
+        let overview = (prompts.len() > 1).then(|| folder.join("sample.gif"));
+        Target { clips, overview }
+    }
+
+    /// Whether there is to be an overview.
+    pub fn has_overview(&self) -> bool {
+        self.overview.is_some()
     }
 
     /// Whether everything can be written, before any work.
@@ -115,6 +115,17 @@ impl Target {
         }
         Clip::grid(clips, 4).save(path).with_context(|| format!("{}: cannot be written", path.display()))
     }
+}
+
+/// A new folder below `outputs/`, for the jobs of the file `config`.
+pub fn new_folder(config: Option<&Path>) -> PathBuf {
+    let stem = config.and_then(Path::file_stem).map_or("sample".into(), |stem| stem.to_string_lossy().into_owned());
+    let stamp = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S");
+    Path::new("outputs").join(format!("{stem}-{stamp}"))
+}
+
+fn name(prompts: &[&str], index: usize) -> String {
+    format!("{index}-{}", file_stem(prompts[index], "clip"))
 }
 
 /// Whether a single file can be written.

@@ -746,7 +746,7 @@ fn resuming_as_something_else_is_refused() {
     };
     refused(
         &format!("adapter --resume {folder} --set train_batch_size=3"),
-        &["step-00000002", "`clips_per_step` was 2"],
+        &["step-00000002", "an update was on 2 clips"],
     );
     refused(&format!("adapter --resume {folder} --set global_seed=1"), &["`global_seed` was 42 and is now 1"]);
     refused(&format!("adapter --resume {folder} --set train_data.sample_size=64"), &["`sample_size` was 32"]);
@@ -791,7 +791,7 @@ fn auto_goes_on_with_the_newest_run_and_starts_one_where_there_is_none() {
     assert_eq!(exports[0], exports[1], "one run");
     let fresh = desk.train("adapter -c $TINY --name again --resume never --max-steps 1");
     assert_ne!(fresh.export, exports[0]);
-    desk.refused(&format!("{} --set train_batch_size=3", line(5)), &["`clips_per_step` was 2 and is now 3"]);
+    desk.refused(&format!("{} --set train_batch_size=3", line(5)), &["an update was on 2 clips and is now on 3"]);
 }
 
 #[test]
