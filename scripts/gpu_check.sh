@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a machine with a GPU has to show: the same samples as on the CPU, three stages that learn in bf16, a run that is taken
-# up again, and how fast all of it is, beside diffusers where that is installed. Under 8 minutes with everything; a section that
-# fails does not stop the others.
+# up again, two processes that train as one, and how fast all of it is, beside diffusers where that is installed. Under 8 minutes
+# with everything; a section that fails does not stop the others.
 #
 # Needs the built program, the FFmpeg libraries that it links to, and a CUDA libtorch 2.11: no compiler, no network, and of
 # Python nothing but what the peer's script takes.
@@ -15,7 +15,7 @@
 #   TORCH_LIB     folder of libtorch_cuda.so (that of the Python in /opt/torch/.venv, or of PEER_PYTHON)
 #   PEER_PYTHON   a Python with torch and diffusers (python3); without one only ours is measured
 #   DEVICE        cuda, or cpu
-#   SECTIONS      any of parity,train,resume,bench
+#   SECTIONS      any of parity,train,resume,ranks,bench
 #   QUICK=1       fewer and smaller runs in `bench`: about two minutes
 #   OUT           where results.jsonl, table.txt and the logs go (outputs/gpu_check)
 set -uo pipefail
@@ -24,7 +24,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 first_of() { local path; for path in "$@"; do [[ ! -e $path ]] || { echo "$path"; return; }; done; }
 
-device=${DEVICE:-cuda} sections=${SECTIONS:-parity,train,resume,bench} quick=${QUICK:-}
+device=${DEVICE:-cuda} sections=${SECTIONS:-parity,train,resume,ranks,bench} quick=${QUICK:-}
 program=${ANIMATEDIFF:-$(first_of "$here/animatediff" "${CARGO_TARGET_DIR:-$here/../target}/release/animatediff")}
 [[ -n $program && -x $program ]] || { echo "gpu_check: the program is not built; say where it is with ANIMATEDIFF" >&2; exit 2; }
 program=$(cd "$(dirname "$program")" && pwd)/$(basename "$program")
@@ -146,6 +146,31 @@ section_resume() {
     "$(run_of halves)/export/motion_module.safetensors")" $limit
 }
 
+# Two processes on one GPU: NCCL refuses that on one host, so each is told that it is on another.
+rank() { # RANK NAME …
+  local rank=$1
+  shift
+  RANK=$rank WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=29611 NCCL_HOSTID=host-$rank NCCL_SOCKET_IFNAME=lo \
+    train motion "$@" --set dist_check_steps=1 --set use_ema=true
+}
+
+pair() { # NAME … : both ranks; the first's outcome
+  local other code
+  rank 1 "$@" >"$out/logs/rank-1.log" 2>&1 &
+  other=$!
+  rank 0 "$@"
+  code=$?
+  wait "$other" || { tail -n 5 "$out/logs/rank-1.log" >&2; return 1; }
+  return $code
+}
+
+section_ranks() {
+  step ranks-one train motion one "$device" fp32 6 --set train_batch_size=2 --set use_ema=true || return
+  step ranks-two pair two "$device" fp32 6 --set train_batch_size=1 || return
+  # Adam divides what is next to nothing by next to nothing: losses are the measure.
+  check losses_two_ranks "$(loss_difference "$(run_of one)/metrics.jsonl" "$(run_of two)/metrics.jsonl")" 1e-4
+}
+
 # Ours and, where it can be, the peer's: bench MODE OPTIONS of both -- OPTIONS of the peer's.
 bench() {
   local mode=$1 name both=() peers=()
@@ -208,12 +233,12 @@ module=''
 if [[ $sections != bench ]]; then prepare || { echo "gpu_check: nothing to check with; see $out/logs" >&2; sections=bench; }; fi
 for section in ${sections//,/ }; do
   case $section in
-    parity | train | resume | bench)
+    parity | train | resume | ranks | bench)
       start=$SECONDS
       "section_$section"
       printf -- '-- %s: %d s\n' "$section" $((SECONDS - start)) >&2
       ;;
-    *) echo "gpu_check: SECTIONS=$section: expected parity, train, resume or bench" >&2; exit 2 ;;
+    *) echo "gpu_check: SECTIONS=$section: expected parity, train, resume, ranks or bench" >&2; exit 2 ;;
   esac
 done
 table | tee "$out/table.txt"

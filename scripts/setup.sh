@@ -5,6 +5,8 @@
 # What it honours:
 #   LIBTORCH=/path        use that libtorch (2.11.0) instead of the cached one
 #   ANIMATEDIFF_CACHE     where libtorch is kept (default ${XDG_CACHE_HOME:-~/.cache}/animatediff)
+#   ANIMATEDIFF_LIBTORCH  cpu or cuda: which libtorch to fetch (default: cuda where there is an NVIDIA driver); for machines that build
+#                         and have no GPU themselves
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
@@ -55,7 +57,8 @@ install_libtorch() {
   trap 'rm -rf "$staging"' EXIT
   if [[ $variant == cuda ]]; then
     say "fetching libtorch $torch_version for CUDA 13 (about 4.6 GB) into $target"
-    "${pip[@]}" "torch==$torch_version" >&2
+    # The last two are headers that NCCL's part of the program is compiled against.
+    "${pip[@]}" "torch==$torch_version" 'nvidia-cuda-crt==13.0.88' 'nvidia-cuda-cccl==13.0.85' >&2
   else
     say "fetching libtorch $torch_version for the CPU (about 540 MB) into $target"
     "${pip[@]}" --no-deps "torch==$torch_version" 'nvidia-cuda-runtime==13.0.96' 'nvidia-cuda-cupti==13.0.85' >&2
@@ -74,8 +77,9 @@ find_libtorch() {
     printf '%s\n' "$LIBTORCH"
     return
   fi
-  local cache=${ANIMATEDIFF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/animatediff} variant=cpu
-  nvidia_driver_present && variant=cuda
+  local cache=${ANIMATEDIFF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/animatediff} variant=${ANIMATEDIFF_LIBTORCH:-}
+  if [[ -z $variant ]]; then variant=cpu; nvidia_driver_present && variant=cuda; fi
+  [[ $variant == cpu || $variant == cuda ]] || fail "ANIMATEDIFF_LIBTORCH=$variant: cpu or cuda is expected"
   local target=$cache/libtorch-$torch_version-$variant
   if [[ ! -d $target ]]; then
     mkdir -p "$cache"

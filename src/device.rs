@@ -62,10 +62,13 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The choice of process `local_rank` of several on one machine: `auto` and `cuda` are then the GPU of that number.
+    /// The choice of process `local_rank` of several on one machine: `auto` and `cuda` are then the GPU of that number, or the only one
+    /// that this process sees.
     pub fn of_rank(self, local_rank: Option<usize>) -> DeviceChoice {
         match (self, local_rank, load_cuda()) {
-            (DeviceChoice::Auto | DeviceChoice::Cuda(0), Some(rank), Cuda::Ready { .. }) => DeviceChoice::Cuda(rank),
+            (DeviceChoice::Auto | DeviceChoice::Cuda(0), Some(rank), Cuda::Ready { devices: 2.. }) => {
+                DeviceChoice::Cuda(rank)
+            }
             _ => self,
         }
     }

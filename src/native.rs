@@ -12,7 +12,7 @@ mod memory;
 mod threads;
 
 pub use autograd::{Block, frozen_conv2d, geglu, group_norm_silu, recompute};
-pub use c10d::{Address, Answer, Buckets, Group, Members, Store};
+pub use c10d::{Address, Answer, Buckets, Group, Members, Store, nccl_library};
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
 pub use memory::{CudaPeak, cuda_peak, reset_cuda_peak};

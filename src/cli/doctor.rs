@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     files,
     machine::{gpus, processor},
-    native::{Cuda, libtorch_folder, load_cuda, torch_version},
+    native::{Cuda, libtorch_folder, load_cuda, nccl_library, torch_version},
     video::ffmpeg_report,
 };
 
@@ -49,6 +49,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Cuda::Unavailable(reason) => json!(format!("not used: {reason}")),
         },
     );
+    let nccl = nccl_library().map(|path| format!("NCCL, by {}", path.display()));
+    add("between GPUs", json!(nccl.unwrap_or_else(|reason| format!("nothing: {reason}"))));
     let device = match load_cuda() {
         Cuda::Ready { .. } => "cuda:0, weights in bf16",
         Cuda::Unavailable(_) => "cpu, weights in fp32",

@@ -222,15 +222,22 @@ impl Drop for Buckets {
 }
 
 /// The library with NCCL's group: beside the program, or where it was built.
-fn nccl() -> Answer<Library> {
+///
+/// # Errors
+/// Why there is none, and how to have one.
+pub fn nccl_library() -> Answer<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(NCCL)));
     let built = option_env!("ANIMATEDIFF_NCCL").map(PathBuf::from);
-    let path = beside.into_iter().chain(built).find(|path| path.is_file()).ok_or_else(|| {
+    beside.into_iter().chain(built).find(|path| path.is_file()).ok_or_else(|| {
         format!(
             "{NCCL} is not beside the program: it was built without CUDA's headers \
              (ANIMATEDIFF_LIBTORCH=cuda make build installs and uses them)"
         )
-    })?;
+    })
+}
+
+fn nccl() -> Answer<Library> {
+    let path = nccl_library()?;
     // SAFETY: the library is this program's own; loading it runs nothing but the constructors of libtorch's headers.
     unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -209,6 +209,33 @@ fn settings_go_before_shorthands_before_the_file() {
     );
 }
 
+#[test]
+fn cluster_files_start_what_can_be_started() {
+    let desk = Desk::new();
+    // What the starters do, as far as it goes here: the command, which only prints what it would train.
+    let starter = "#!/bin/sh\nwhile [ $1 != animatediff ]; do shift; done; exec \"$@\" --print-config\n";
+    for name in ["torchrun", "srun"] {
+        desk.write(name, starter);
+        desk.ok(&format!("chmod +x {name}"));
+    }
+    let printed = |line: &str| desk.ok(&format!("export PATH=$PWD:$PATH; {line} --set max_train_steps=7"));
+    for script in ["torchrun.sh", "slurm.sh"] {
+        let config = printed(&format!("cd $CONFIGS/..; bash $CONFIGS/cluster/{script}"));
+        assert!(config.contains("max_train_steps: 7") && config.contains("name: motion"), "{script}: {config}");
+    }
+    let text = fs::read_to_string(Path::new(&shared()["CONFIGS"]).join("cluster/pytorchjob.yaml")).unwrap();
+    let job: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+    let replicas = &job["spec"]["pytorchReplicaSpecs"];
+    for part in ["Master", "Worker"] {
+        let command = &replicas[part]["template"]["spec"]["containers"][0]["command"];
+        let words: Vec<&str> = command.as_sequence().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let config = printed(&format!("cd $CONFIGS/..; {} --print-config", words.join(" ")));
+        assert!(config.contains("max_train_steps: 7"), "{part}: {config}");
+    }
+    assert_eq!(replicas["Worker"]["replicas"].as_u64().unwrap() + replicas["Master"]["replicas"].as_u64().unwrap(), 8);
+    assert_eq!(names("cluster"), ["pytorchjob.yaml", "slurm.sh", "torchrun.sh"]);
+}
+
 fn names(kind: &str) -> Vec<String> {
     let folder = Path::new(&shared()["CONFIGS"]).join(kind);
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
