@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -22,10 +22,20 @@ const CAPTION_KEYS: [&str; 3] = ["caption", "text", "txt"];
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub clips: Vec<Clip>,
-    pub lone_clips: usize,
-    pub lone_captions: usize,
+    pub rest: Rest,
+}
+
+/// What is in archives and makes no clip.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pub clips: usize,
+    pub captions: usize,
     /// The first of those that have no counterpart.
     pub first_lone: Option<String>,
+    /// Pictures where pictures are no clips.
+    pub pictures: usize,
+    /// The first member with a name that is neither a clip's nor a caption's.
+    pub first_other: Option<String>,
 }
 
 /// One clip of an archive.
@@ -44,17 +54,49 @@ pub(super) struct Clip {
 #[derive(Default)]
 struct Sample {
     key: String,
-    clip: Option<(String, u64, u64)>,
+    video: Option<Place>,
+    picture: Option<Place>,
     /// Of a `.txt`, or else of a `.json`.
     text: Option<String>,
-    json: Option<String>,
+    /// The caption in it, if it has one.
+    json: Option<Option<String>>,
+}
+
+/// A member's name, its first byte and its bytes.
+type Place = (String, u64, u64);
+
+/// What a member is.
+enum Part {
+    Video,
+    Picture,
+    Text,
+    Json,
+    Other,
+}
+
+impl Part {
+    /// By all that follows the first dot of its own name: `0001.depth.mp4` is not the clip `0001`.
+    fn of(extension: &str) -> Part {
+        let whole = PathBuf::from(format!("key.{extension}"));
+        match extension.to_ascii_lowercase().as_str() {
+            "txt" => Part::Text,
+            "json" => Part::Json,
+            extension if extension.contains('.') => Part::Other,
+            _ if has_video_extension(&whole) => Part::Video,
+            _ if has_picture_extension(&whole) => Part::Picture,
+            _ => Part::Other,
+        }
+    }
 }
 
 /// Finds the clips of the archive at `path`, which stand beside their captions: members whose names are the same up to the first dot
-/// of the file's own name, one after another. Pictures count as clips if `pictures`.
+/// of the file's own name, one after another. What follows that dot says what a member is: a video's extension, `txt` or `json`,
+/// and anything else is left alone. If `pictures`, a picture is a clip where its key has no video. Names that begin with a dot are no
+/// samples.
 ///
 /// # Errors
-/// With the archive, the member and the byte at which it begins: what is no tar, is cut off, or holds a caption that is no text.
+/// With the archive, the member and the byte at which it begins: what is no tar, is cut off, holds a caption that is no text, or
+/// holds one part of a key twice.
 pub(super) fn scan(path: &Path, pictures: bool) -> Result<Found, DataError> {
     let unreadable = |error: std::io::Error| fault(path, format!("cannot be read ({error})"));
     let mut file = File::open(path).map_err(unreadable)?;
@@ -64,7 +106,8 @@ pub(super) fn scan(path: &Path, pictures: bool) -> Result<Found, DataError> {
     let (mut found, mut sample, mut last) = (Found::default(), Sample::default(), String::from("its start"));
     let mut end = 0;
     let damaged = |last: &str, error: std::io::Error| {
-        fault(path, format!("no tar archive, or damaged, after {last} ({error}); copy or download it again"))
+        let way_out = "copy or download it again, or have `shards` name archives only";
+        fault(path, format!("no tar archive, or damaged, after {last} ({error}); {way_out}"))
     };
     for member in archive.entries_with_seek().map_err(|error| damaged("its start", error))? {
         let mut member = member.map_err(|error| damaged(&last, error))?;
@@ -79,24 +122,27 @@ pub(super) fn scan(path: &Path, pictures: bool) -> Result<Found, DataError> {
         if !member.header().entry_type().is_file() {
             continue;
         }
-        let (key, extension) = split(&name);
+        let Some((key, extension)) = split(&name) else { continue };
         if key != sample.key {
             found.add(std::mem::take(&mut sample));
             sample.key = key.to_owned();
         }
-        let is_clip = has_video_extension(Path::new(&name)) || pictures && has_picture_extension(Path::new(&name));
-        match extension {
-            "txt" | "json" => {
-                let text = caption_text(&mut member, length).map_err(|why| fault(path, format!("{last}: {why}")))?;
-                if extension == "txt" {
-                    sample.text = Some(text.trim().to_owned());
-                } else {
-                    sample.json = caption_in(&text).map_err(|why| fault(path, format!("{last}: {why}")))?;
-                }
+        let mut text = || caption_text(&mut member, length);
+        let taken = match Part::of(extension) {
+            Part::Text => text().and_then(|text| put(&mut sample.text, text.trim().to_owned())),
+            Part::Json => text().and_then(|text| put(&mut sample.json, caption_in(&text)?)),
+            Part::Video => put(&mut sample.video, (name, offset, length)),
+            Part::Picture if pictures => put(&mut sample.picture, (name, offset, length)),
+            Part::Picture => {
+                found.rest.pictures += 1;
+                Ok(())
             }
-            _ if is_clip => sample.clip = Some((name, offset, length)),
-            _ => {}
-        }
+            Part::Other => {
+                found.rest.first_other.get_or_insert(name);
+                Ok(())
+            }
+        };
+        taken.map_err(|why| fault(path, format!("{last}: {why}")))?;
     }
     found.add(sample);
     // An archive that was cut off between two members is told from a whole one by nothing else.
@@ -107,29 +153,52 @@ pub(super) fn scan(path: &Path, pictures: bool) -> Result<Found, DataError> {
     Ok(found)
 }
 
+/// Fills an empty place.
+fn put<T>(place: &mut Option<T>, value: T) -> Result<(), String> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err("its key has such a member already; the key, which ends at the first dot, has to be another \
+                        for each clip"
+            .into()),
+    }
+}
+
 impl Found {
     fn add(&mut self, sample: Sample) {
-        match (sample.clip, sample.text.or(sample.json)) {
+        match (sample.video.or(sample.picture), sample.text.or(sample.json.flatten())) {
             (Some((file, offset, length)), Some(caption)) => self.clips.push(Clip { file, caption, offset, length }),
             (None, None) => {}
             (Some((file, ..)), None) => {
-                self.lone_clips += 1;
-                self.first_lone.get_or_insert(file);
+                self.rest.clips += 1;
+                self.rest.first_lone.get_or_insert(file);
             }
             (None, Some(_)) => {
-                self.lone_captions += 1;
-                self.first_lone.get_or_insert(sample.key);
+                self.rest.captions += 1;
+                self.rest.first_lone.get_or_insert(sample.key);
             }
         }
     }
 }
 
-/// A member's key and the rest of its name after the first dot.
-fn split(name: &str) -> (&str, &str) {
+impl Rest {
+    /// Adds what the archive at `path` has.
+    pub fn add(&mut self, path: &Path, other: Rest) {
+        let named = |name: Option<String>| name.map(|name| format!("{}: {name}", path.display()));
+        self.clips += other.clips;
+        self.captions += other.captions;
+        self.pictures += other.pictures;
+        self.first_lone = self.first_lone.take().or_else(|| named(other.first_lone));
+        self.first_other = self.first_other.take().or_else(|| named(other.first_other));
+    }
+}
+
+/// A member's key and the rest of its name after the first dot; none where its own name has no key.
+fn split(name: &str) -> Option<(&str, &str)> {
     let own = name.rfind('/').map_or(0, |slash| slash + 1);
     match name[own..].find('.') {
-        Some(dot) => (&name[..own + dot], &name[own + dot + 1..]),
-        None => (name, ""),
+        Some(0) => None,
+        Some(dot) => Some((&name[..own + dot], &name[own + dot + 1..])),
+        None => Some((name, "")),
     }
 }
 

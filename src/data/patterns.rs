@@ -13,20 +13,45 @@ const NAMES: usize = 1_000_000;
 /// there, in the order of the numbers in its names.
 ///
 /// # Errors
-/// For a pattern that is wrong, or that stands for no file.
+/// For a pattern that is wrong, or that stands for a file that is not there, or for a folder.
 pub(super) fn files(patterns: &[String]) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     for pattern in patterns {
-        let names =
-            braces(pattern).map_err(|reason| fault(Path::new(pattern), format!("{reason}; correct `shards`")))?;
-        for name in names {
-            let path = PathBuf::from(&name);
-            if name.contains(['*', '?']) { files.append(&mut stars(&path)?) } else { files.push(path) }
-        }
+        files.append(&mut named(pattern)?);
     }
     let mut seen = std::collections::HashSet::new();
     files.retain(|file| seen.insert(file.clone()));
     Ok(files)
+}
+
+/// The files that one pattern names.
+fn named(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    if pattern.is_empty() {
+        return Err(DataError::Config(
+            "`shards` has an empty name; name an archive, such as `data/{000..099}.tar`".into(),
+        ));
+    }
+    let bad = |reason: String| fault(Path::new(pattern), format!("{reason}; correct `shards`"));
+    let mut files = Vec::new();
+    for name in braces(pattern).map_err(bad)? {
+        let path = PathBuf::from(&name);
+        if name.contains(['*', '?']) { files.append(&mut stars(&path)?) } else { files.push(path) }
+    }
+    let missing: Vec<&PathBuf> = files.iter().filter(|file| !file.exists()).collect();
+    match (missing.first(), files.iter().find(|file| file.is_dir())) {
+        (Some(_), _) if files.len() == 1 => Err(bad("no such archive".into())),
+        (Some(first), _) => Err(bad(format!(
+            "{} of the {} archives that it stands for are not there, first {}",
+            missing.len(),
+            files.len(),
+            first.display()
+        ))),
+        (None, Some(folder)) => Err(fault(
+            folder,
+            format!("a folder; have `shards` name archives, such as `{}`", folder.join("*.tar").display()),
+        )),
+        (None, None) => Ok(files),
+    }
 }
 
 /// All names that the braces in `pattern` stand for.
@@ -83,7 +108,10 @@ fn stars(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
         }
     }
     files.sort_by(|a, b| natural(&a.to_string_lossy(), &b.to_string_lossy()));
-    if files.is_empty() { Err(fault(pattern, "no such files; correct `shards`")) } else { Ok(files) }
+    if files.is_empty() {
+        return Err(fault(pattern, format!("nothing in {} has such a name; correct `shards`", parent.display())));
+    }
+    Ok(files)
 }
 
 /// Whether `name` fits `pattern`: `*` is any number of bytes, `?` one.

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::archive::{self, Found};
+use super::archive::{self, Found, Rest};
 use super::faults::{DataError, Failure, fault};
 use super::index::{self, Index, size_and_change};
 use super::order;
@@ -28,6 +28,8 @@ use crate::video::VideoError;
 
 /// Archives that are scanned side by side before their clips are written down.
 const AT_ONCE: usize = 64;
+/// Of what a scan takes for a clip: a list that was made otherwise is not used again.
+const SCAN: u8 = 1;
 
 /// Open archives and the list of their clips.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ fn kept_at(paths: &[PathBuf], pictures: bool) -> PathBuf {
     for path in paths {
         hasher.update(path.as_os_str().as_encoded_bytes()).update(b"\n");
     }
-    let hash = hasher.update(&[u8::from(pictures)]).finalize().to_hex();
+    let hash = hasher.update(&[u8::from(pictures), SCAN]).finalize().to_hex();
     paths[0].with_file_name(format!(".shards-{}.index", &hash[..16]))
 }
 
@@ -207,7 +209,7 @@ fn scan(kept: &Path, shards: Vec<Shard>, pictures: bool) -> Result<(Index, Vec<S
 
 /// Writes the list of what is in the archives; gives the archives with the numbers of their first clips.
 fn write(out: &Path, mut shards: Vec<Shard>, pictures: bool) -> Result<Vec<Shard>> {
-    let mut lone = Lone::default();
+    let mut rest = Rest::default();
     index::build_of_archives(out, |rows| {
         for start in (0..shards.len()).step_by(AT_ONCE) {
             let end = (start + AT_ONCE).min(shards.len());
@@ -220,49 +222,39 @@ fn write(out: &Path, mut shards: Vec<Shard>, pictures: bool) -> Result<Vec<Shard
                     let place = Member { shard: (start + number) as u64, offset: clip.offset, length: clip.length };
                     rows.push(Row { file: &clip.file, caption: &clip.caption, member: Some(place) })?;
                 }
-                lone.add(&shard.path, found);
+                rest.add(&shard.path, found.rest);
             }
         }
-        lone.warn();
+        warn_of(&rest);
         match (rows.count, shards.first()) {
-            (0, Some(first)) => Err(fault(&first.path, lone.nothing(shards.len())).into()),
+            (0, Some(first)) => Err(fault(&first.path, nothing(&rest, shards.len())).into()),
             _ => Ok(serde_json::to_string(&shards).context("the archives cannot be named")?),
         }
     })?;
     Ok(shards)
 }
 
-/// What is in archives and makes no clip.
-#[derive(Default)]
-struct Lone {
-    clips: usize,
-    captions: usize,
-    first: Option<String>,
+fn warn_of(rest: &Rest) {
+    if let Some(first) = &rest.first_lone {
+        let Rest { clips, captions, .. } = rest;
+        tracing::warn!(
+            "{clips} clips without a caption and {captions} captions without a clip are left out, first {first}"
+        );
+    }
 }
 
-impl Lone {
-    fn add(&mut self, path: &Path, found: Found) {
-        self.clips += found.lone_clips;
-        self.captions += found.lone_captions;
-        if let (None, Some(name)) = (&self.first, found.first_lone) {
-            self.first = Some(format!("{}: {name}", path.display()));
-        }
+/// Why there is nothing in so many archives.
+fn nothing(rest: &Rest, shards: usize) -> String {
+    let mut text = format!(
+        "no clip with a caption in {shards} archives ({} clips without, {} captions without a clip); put `key.mp4` and \
+         `key.txt` or `key.json` beside one another",
+        rest.clips, rest.captions
+    );
+    if rest.pictures > 0 {
+        text += &format!("; {} pictures are there, which serve where one frame is taken of each clip", rest.pictures);
     }
-
-    fn warn(&self) {
-        if let Some(first) = &self.first {
-            let Lone { clips, captions, .. } = self;
-            tracing::warn!(
-                "{clips} clips without a caption and {captions} captions without a clip are left out, first {first}"
-            );
-        }
+    if let Some(first) = &rest.first_other {
+        text += &format!("; a key ends at the first dot, so that other members are no clips, such as {first}");
     }
-
-    fn nothing(&self, shards: usize) -> String {
-        format!(
-            "no clip with a caption in {shards} archives ({} clips without, {} captions without a clip); put `key.mp4` and \
-             `key.txt` or `key.json` beside one another",
-            self.clips, self.captions
-        )
-    }
+    text
 }

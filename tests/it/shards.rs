@@ -203,14 +203,72 @@ fn what_makes_no_clip_is_left_out_and_what_is_broken_is_named() {
     assert!(refusal(&config("zip.tar")).contains("zip.tar: a compressed archive"));
     fs::write(at("page.tar"), "not found ".repeat(100)).unwrap();
     assert!(refusal(&config("page.tar")).contains("page.tar: no tar archive, or damaged, after its start"));
-    assert!(refusal(&config("missing.tar")).contains("missing.tar: cannot be read"));
-    assert!(refusal(&config("no*.tar.gone")).contains("no such files; correct `shards`"));
+    assert!(refusal(&config("missing.tar")).contains("missing.tar: no such archive; correct `shards`"));
+    let gone = refusal(&config("no*.tar.gone"));
+    assert!(gone.contains("no*.tar.gone: nothing in ") && gone.contains(" has such a name; correct"), "{gone}");
+    let (others, mixed) = archives(&[2]);
+    fs::write(others.path().join("notes.md"), "not a tar ".repeat(100)).unwrap();
+    let mixed = refusal(&Config { shards: vec![others.path().join("*").to_str().unwrap().into()], ..mixed });
+    assert!(mixed.contains("notes.md: no tar archive") && mixed.contains("name archives only"), "{mixed}");
+    fs::create_dir(at("folder")).unwrap();
+    let inside = refusal(&config("folder"));
+    assert!(inside.contains("folder: a folder") && inside.contains("folder/*.tar`"), "{inside}");
+    let empty = Config { shards: vec!["".into()], ..config("") };
+    assert!(refusal(&empty).contains("`shards` has an empty name"));
     let both = Config { videos: Some(folder.path().into()), ..config("lone.tar") };
     assert!(refusal(&both).contains("both `videos` and `shards` are set"));
     let captioned = Config { caption: Some("a".into()), ..config("lone.tar") };
     assert!(refusal(&captioned).contains("archives bring their own captions"));
     let buffered = Config { videos: Some(folder.path().into()), shuffle_buffer: 9, ..Config::default() };
     assert!(refusal(&buffered).contains("`shuffle_buffer` goes with `shards`"));
+}
+
+/// A depth map beside a clip has the clip's key, and took the clip's place.
+#[test]
+fn a_key_ends_at_the_first_dot_and_only_a_whole_extension_makes_a_clip() {
+    let folder = folder();
+    let path = folder.path().join("a.tar");
+    let config = Config {
+        shards: vec![path.to_str().unwrap().into()],
+        sample_size: Size::square(4),
+        sample_n_frames: 1,
+        ..Config::default()
+    };
+    let text = |name: &str, text: &str| (name.to_string(), text.as_bytes().to_vec());
+    let (clip, other) = (("d/0001.png".to_string(), png(1)), |name: &str| (name.to_string(), png(9)));
+    let words = text("d/0001.txt", "clip 1");
+    for members in [
+        vec![clip.clone(), other("d/0001.depth.png"), words.clone()],
+        vec![other("d/0001.depth.png"), text("d/0001.t5.txt", "other words"), clip.clone(), words.clone()],
+        vec![clip.clone(), words.clone(), other("d/0001.png.png"), text("d/0001.meta.json", "{}")],
+        // What a Mac puts beside each file does not come between the two.
+        vec![clip.clone(), other("d/._0001.png"), words.clone()],
+        vec![("d/0001.PNG".to_string(), png(1)), text("d/0001.TXT", "clip 1")],
+    ] {
+        tar(&path, &members);
+        let dataset = Dataset::open(&config).unwrap();
+        let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((dataset.len(), dataset.caption(0)), (1, "clip 1"), "{names:?}");
+        let sample = dataset.decode(0, 0).unwrap();
+        assert_eq!(((sample.pixels[0] * 0.5 + 0.5) * 255.0).round(), 1.0, "{names:?}");
+    }
+    tar(&path, &[other("0001.depth.png"), text("0001.txt", "clip 1")]);
+    let alone = refusal(&config);
+    assert!(alone.contains("(0 clips without, 1 captions without a clip)"), "{alone}");
+    assert!(alone.contains("a key ends at the first dot") && alone.contains("0001.depth.png"), "{alone}");
+    for (twice, name) in [
+        (vec![clip.clone(), other("d/0001.jpg"), words.clone()], "jpg"),
+        (vec![clip.clone(), words.clone(), words], "txt"),
+    ] {
+        tar(&path, &twice);
+        let message = refusal(&config);
+        assert!(message.contains(&format!("a.tar: d/0001.{name} at byte ")), "{message}");
+        assert!(message.contains("its key has such a member already"), "{message}");
+    }
+    // For clips of several frames, pictures are none, and that is what is told.
+    tar(&path, &[clip, text("d/0001.txt", "clip 1")]);
+    let still = refusal(&Config { sample_n_frames: 4, ..config });
+    assert!(still.contains("1 pictures are there, which serve where one frame is taken of each clip"), "{still}");
 }
 
 #[test]
@@ -255,7 +313,7 @@ fn names_stand_for_many_archives() {
     assert_eq!(len(&["00?.tar"]), Ok(10));
     assert_eq!(len(&["0*1.tar"]), Ok(2));
     for (wrong, why) in [
-        ("{000..020}.tar", "012.tar: cannot be read"),
+        ("{000..020}.tar", "{000..020}.tar: 9 of the 21 archives that it stands for are not there, first "),
         ("{1..0}.tar", "a range from 1 to 0"),
         ("{a..c}.tar", "`a` is no number of a range"),
         ("{000.tar", "a brace that is not closed"),
@@ -294,6 +352,23 @@ fn videos_in_archives_are_those_in_files() {
         let (files, shards) = (Dataset::open(&files).unwrap(), Dataset::open(&shards).unwrap());
         for position in 0..8 {
             assert!(shards.decode(0, position).unwrap() == files.decode(0, position).unwrap(), "{name} at {position}");
+        }
+    }
+}
+
+#[cfg(feature = "ffmpeg")]
+#[test]
+fn a_picture_beside_a_video_is_not_the_clip() {
+    let folder = folder();
+    let path = folder.path().join("a.tar");
+    let video = ("a.mp4".to_string(), fs::read("tests/clips/flat.mp4").unwrap());
+    let (picture, words) = (("a.jpg".to_string(), png(1)), ("a.txt".to_string(), b"a clip".to_vec()));
+    for members in [[video.clone(), picture.clone(), words.clone()], [picture, video, words]] {
+        tar(&path, &members);
+        for sample_n_frames in [1, 4] {
+            let config = Config { shards: vec![path.to_str().unwrap().into()], sample_n_frames, ..Config::default() };
+            let dataset = Dataset::open(&config).unwrap();
+            assert!(dataset.len() == 1 && dataset.path(0).to_str().unwrap().ends_with("a.mp4"));
         }
     }
 }
