@@ -2,6 +2,7 @@
 //! progress and logs to standard error.
 
 mod bench;
+mod clips;
 mod convert;
 pub mod data;
 mod doctor;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::{
     data,
-    train::{Config, Refused, Stage},
+    train::{Config, Refused, Stage, recipe::Recipe},
     yaml::{self, Layers, UserFile},
 };
 
@@ -23,12 +23,23 @@ pub fn load(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<C
     })
 }
 
-/// Loads the data part alone, of a file that may lack the rest.
+/// Loads the data part alone, as `stage` takes it, of a file that may lack the rest.
 ///
 /// # Errors
 /// As those of [`load`], without what only training needs.
-pub fn load_data(file: Option<&Path>, overrides: &[String]) -> Result<data::Config> {
-    Ok(read(Stage::Motion, file, overrides, |_, _| Ok(()))?.train_data)
+pub fn load_data(stage: Stage, file: Option<&Path>, overrides: &[String]) -> Result<data::Config> {
+    let config = read(stage, file, overrides, |config, layers| {
+        let key = "image_finetune";
+        match config.image_finetune.filter(|image| *image != (stage == Stage::Image)) {
+            None => Ok(()),
+            Some(image) => Err(Refused(anyhow!(
+                "{}: `{key}`: this file is for `train {}`; choose its stage with --stage",
+                yaml::origin(layers, key),
+                if image { Stage::Image } else { Stage::Motion }
+            ))),
+        }
+    })?;
+    Ok(Recipe::new(stage, &config).train_data(&config))
 }
 
 fn read(

@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::{
+    clips::{Clips, setting},
     progress::{Progress, clock, say},
     ranks::{self, Ranks},
     usage,
@@ -126,15 +127,8 @@ struct StageArgs {
     /// Motion module: frozen under a MotionLoRA, the start of `train motion` (motion)
     #[arg(long, value_name = "FILE|DIR")]
     motion: Option<PathBuf>,
-    /// Folder of clips with .txt captions (train_data.videos)
-    #[arg(long, value_name = "DIR")]
-    videos: Option<PathBuf>,
-    /// Table of clips with captions (train_data.csv_path)
-    #[arg(long, value_name = "FILE", conflicts_with = "videos")]
-    csv: Option<PathBuf>,
-    /// Caption of clips without a .txt (train_data.caption)
-    #[arg(long, value_name = "TEXT")]
-    caption: Option<String>,
+    #[command(flatten)]
+    clips: Clips,
     /// Updates (max_train_steps)
     #[arg(long, value_name = "N")]
     max_steps: Option<i64>,
@@ -276,24 +270,14 @@ impl StageArgs {
             ("pretrained_model_path", path(&self.base)),
             ("adapter", path(&self.adapter)),
             ("motion", path(&self.motion)),
-            ("train_data.csv_path", path(&self.csv)),
-            ("train_data.videos", path(&self.videos)),
-            ("train_data.caption", self.caption.clone()),
             ("name", self.name.clone()),
             ("output_dir", path(&self.output_dir)),
             ("device", self.device.map(|device| device.to_string())),
         ];
-        let quoted = |text: &str| serde_json::to_string(text).expect("a string is JSON, and so YAML");
-        let texts = texts.iter().filter_map(|(key, text)| Some(format!("{key}={}", quoted(text.as_ref()?))));
+        let texts = texts.iter().filter_map(|(key, text)| Some(setting(key, text.as_ref()?)));
         let steps =
             self.max_steps.iter().flat_map(|steps| [format!("max_train_steps={steps}"), "max_train_epoch=-1".into()]);
-        // A folder of clips replaces the CSV of the file, and the other way round.
-        let other = match (&self.videos, &self.csv) {
-            (Some(_), _) => &["train_data.csv_path=null", "train_data.video_folder=null"][..],
-            (None, Some(_)) => &["train_data.videos=null", "train_data.video_folder=null"],
-            (None, None) => &[],
-        };
-        other.iter().map(ToString::to_string).chain(texts).chain(steps).chain(self.set.iter().cloned()).collect()
+        texts.chain(self.clips.settings()).chain(steps).chain(self.set.iter().cloned()).collect()
     }
 }
 

@@ -4,6 +4,10 @@
 //! first [`Form::positions`] epochs, and after those, if asked, the same once more mirrored. So a run from the cache equals
 //! one without it as long as the cache lasts; later epochs have orders of their own and take up the entries again.
 //!
+//! A cache is of a [`Key`]: what decides which clips, frames and captions there are, and which networks looked at them, by the
+//! values of their weights and not by their paths. Of the clips it knows the names and captions, not the bytes: a file that was
+//! replaced by another of its name is not noticed here. `animatediff data check --verify` tells of those.
+//!
 //! This module reads, and checks that what is read is what was written, and for this set and these networks. Encoding is
 //! [`crate::train::caching`]'s.
 
@@ -58,18 +62,22 @@ pub struct Captions {
 
 impl Captions {
     /// Those of `dataset`.
-    pub fn of(dataset: &Dataset) -> Captions {
+    ///
+    /// # Errors
+    /// When its list is damaged.
+    pub fn of(dataset: &Dataset) -> Result<Captions, DataError> {
         let mut texts = vec![String::new()];
         let mut seen = HashMap::from([(String::new(), 0)]);
         let row = |item: usize| {
-            let caption = dataset.caption(item).to_string();
-            *seen.entry(caption).or_insert_with_key(|caption| {
+            let row = dataset.row(item).map_err(|failure| failure.of_the_set().expect("only a list fails here"))?;
+            let caption = row.caption.to_string();
+            Ok(*seen.entry(caption).or_insert_with_key(|caption| {
                 texts.push(caption.clone());
                 texts.len() as u32 - 1
-            })
+            }))
         };
-        let rows = (0..dataset.len()).map(row).collect();
-        Captions { texts, rows }
+        let rows = (0..dataset.len()).map(row).collect::<Result<_, _>>()?;
+        Ok(Captions { texts, rows })
     }
 }
 
@@ -100,7 +108,7 @@ impl Cache {
                 "{difference}; make it anew with `animatediff data cache`, or take `train_data.cache` out"
             )));
         }
-        let captions = Captions::of(dataset);
+        let captions = Captions::of(dataset)?;
         if !manifest.is_complete() || manifest.form.texts != captions.texts.len() {
             return Err(bad(
                 "is not complete; run the same `animatediff data cache` again, which goes on where it stopped".into(),
@@ -125,10 +133,11 @@ impl Cache {
         let moments = self.latents.row(self.entry(dataset, position, item))?;
         let moments = moments.map_err(|reason| Failure::NotCached { path: dataset.path(item), reason })?;
         let states = self.texts.row(u64::from(self.rows[item]))?.expect("captions are all there");
+        let row = dataset.row(item)?;
         Ok(Sample {
             position,
-            id: dataset.id(item),
-            caption: dataset.caption(item).to_string(),
+            id: row.id(),
+            caption: row.caption.to_string(),
             pixels: Vec::new(),
             frames: sample_n_frames,
             height: sample_size.height,

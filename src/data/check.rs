@@ -2,6 +2,9 @@
 //!
 //! [`examine`] looks at one clip, [`Report`] draws all of them together: broken files, sizes and rates, what is there twice,
 //! [`cuts`] between scenes, and a [`mark`] that all clips share. [`list`] writes down what was found good, to be compared later.
+//!
+//! Where an item is a single frame, a picture is a clip, none is too short, the frames of a folder need not be of one size, and
+//! rates and cuts are not looked for: no item spans them.
 
 pub mod cuts;
 pub mod list;
@@ -11,18 +14,19 @@ mod report;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use rayon::prelude::*;
 
-pub use report::{Cut, Fault, Report, Twice};
+pub use report::{Cut, Report, Twice};
 
 use super::dataset::Place;
+use super::decode::Walk;
 use super::faults::{DataError, Failure};
 use super::{Config, Dataset, choice, decode, picture};
 use cuts::Cuts;
-use mark::{Mark, Still, Votes};
+use mark::{Mark, Still, Structure, Votes};
 
 /// What is known of one clip.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ pub struct Shape {
     pub height: usize,
     /// Frames.
     pub frames: usize,
-    /// Frames per second; pictures have none.
+    /// Frames per second; pictures have none, and where items are single frames it does not matter.
     pub fps: Option<f64>,
 }
 
@@ -101,11 +105,12 @@ pub fn examine_all(
         .num_threads(threads)
         .build()
         .map_err(|error| DataError::Threads(error.to_string()))?;
-    let (sender, receiver) = channel();
+    // What is read waits here for its vote, which takes one thread: no more of it than is being read.
+    let (sender, receiver) = sync_channel(threads);
     let (mut clips, mut votes) = (Vec::with_capacity(dataset.len()), Votes::default());
     thread::scope(|scope| {
         scope.spawn(|| {
-            let each = |sender: &mut std::sync::mpsc::Sender<(Finding, Still)>, item| {
+            let each = |sender: &mut SyncSender<(Finding, Option<Structure>)>, item| {
                 if !stop() {
                     // The receiver lives until all senders are gone.
                     let _ = sender.send(examine(dataset, item));
@@ -114,9 +119,9 @@ pub fn examine_all(
             pool.install(|| (0..dataset.len()).into_par_iter().for_each_with(sender, each));
         });
         let mut broken = 0;
-        for (clip, still) in receiver {
+        for (clip, structure) in receiver {
             broken += usize::from(clip.failure.is_some());
-            votes.add(&still);
+            structure.into_iter().for_each(|structure| votes.add(structure));
             clips.push(clip);
             told(clips.len(), broken);
         }
@@ -126,7 +131,7 @@ pub fn examine_all(
 }
 
 /// Looks at clip number `item`, from its first frame to its last. Beside what is known of it: what stands still in it.
-pub fn examine(dataset: &Dataset, item: usize) -> (Finding, Still) {
+pub fn examine(dataset: &Dataset, item: usize) -> (Finding, Option<Structure>) {
     let mut finding = Finding {
         item,
         id: dataset.id(item),
@@ -142,22 +147,25 @@ pub fn examine(dataset: &Dataset, item: usize) -> (Finding, Still) {
     let look = || look(dataset, &mut finding, &mut still);
     let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look));
     finding.failure = looked.unwrap_or_else(|panic| Err(Failure::of_panic(path, panic.as_ref()))).err();
-    (finding, still)
+    (finding, still.structure())
 }
 
 fn look(dataset: &Dataset, finding: &mut Finding, still: &mut Still) -> Result<(), Failure> {
     let config = dataset.config();
     let place = dataset.place(&dataset.row(finding.item)?)?;
     finding.content = hashed(&place).ok();
-    let mut cuts = Cuts::default();
-    let mut size = None;
-    let walked = decode::walk(place, config.sample_n_frames == 1, |frame| {
+    let single = config.sample_n_frames == 1;
+    let (mut cuts, mut size) = (Cuts::default(), None);
+    let walked = decode::walk(place, Walk { stills: single, alike: !single }, |frame| {
         size.get_or_insert((frame.width, frame.height));
-        cuts.add(frame);
-        still.add(frame);
+        if !single {
+            cuts.add(&frame);
+        }
+        still.add(&frame);
     })?;
     let (width, height) = size.expect("a clip without a frame is a failure");
-    finding.shape = Some(Shape { width, height, frames: walked.frames, fps: walked.fps });
+    let fps = walked.fps.filter(|_| !single);
+    finding.shape = Some(Shape { width, height, frames: walked.frames, fps });
     finding.cuts = cuts.finish();
     let chosen = choice::choose(config, walked.frames, &mut choice::random(0, 0));
     chosen.map(drop).map_err(|short| Failure::TooShort {

@@ -41,6 +41,14 @@ pub(super) enum Place {
     Bytes(PathBuf, Vec<u8>),
 }
 
+impl Place {
+    /// What it is called in messages.
+    pub fn name(&self) -> &Path {
+        let (Place::Path(name) | Place::Bytes(name, _)) = self;
+        name
+    }
+}
+
 /// One clip of a list in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {

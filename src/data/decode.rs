@@ -1,7 +1,7 @@
 //! From a position of the stream to one training item.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::cache::Encoded;
 use super::choice::{self, Choice, TooShort};
@@ -76,53 +76,80 @@ impl Dataset {
     }
 }
 
+/// A clip in whatever form, open.
+enum Opened {
+    /// A folder and the frames in it.
+    Frames(PathBuf, Vec<PathBuf>),
+    Picture(Frame),
+    Video(Box<Video>),
+}
+
+impl Opened {
+    /// Opens `place`. `stills` says whether a picture is a clip.
+    fn of(place: Place, stills: bool) -> Result<Opened, Failure> {
+        let (path, bytes) = match place {
+            Place::Path(path) => (path, None),
+            Place::Bytes(name, bytes) => (name, Some(bytes)),
+        };
+        if bytes.is_none() && path.is_dir() {
+            let files = picture::frames_in(&path)?;
+            return Ok(Opened::Frames(path, files));
+        }
+        if stills && picture::has_picture_extension(&path) {
+            let frame = bytes.map_or_else(|| picture::read(&path), |bytes| picture::from_bytes(&path, &bytes));
+            return frame.map(Opened::Picture);
+        }
+        let video = bytes.map_or_else(|| Video::open(&path), |bytes| Video::from_bytes(&path, bytes));
+        Ok(Opened::Video(video?.into()))
+    }
+
+    /// Frames.
+    fn len(&self) -> usize {
+        match self {
+            Opened::Frames(_, files) => files.len(),
+            Opened::Picture(_) => 1,
+            Opened::Video(video) => video.len(),
+        }
+    }
+}
+
 /// The pixels of the frames that `choose` picks from however many there are.
 fn read(
     config: &Config,
     place: Place,
     mut choose: impl FnMut(usize) -> Result<Choice, TooShort>,
 ) -> Result<Vec<f32>, Failure> {
-    let size = config.sample_size;
-    let (path, bytes) = match place {
-        Place::Path(path) => (path, None),
-        Place::Bytes(name, bytes) => (name, Some(bytes)),
-    };
-    let mut chosen = |available: usize| {
-        choose(available).map_err(|short| Failure::TooShort { path: path.clone(), available, needed: short.needed })
-    };
-    if bytes.is_none() && path.is_dir() {
-        let files = picture::frames_in(&path)?;
-        let choice = chosen(files.len())?;
-        Ok(pixels::pixels(&picture::read_frames(&path, &files, &choice.frames)?, size, choice.flip))
-    } else if config.sample_n_frames == 1 && picture::has_picture_extension(&path) {
-        let choice = chosen(1)?;
-        let frame = bytes.map_or_else(|| picture::read(&path), |bytes| picture::from_bytes(&path, &bytes))?;
-        Ok(pixels::pixels(&[frame], size, choice.flip))
-    } else {
-        let mut video = match bytes {
-            Some(bytes) => Video::from_bytes(&path, bytes)?,
-            None => Video::open(&path)?,
-        };
-        let choice = chosen(video.len())?;
-        let mut pixels = Pixels::new(size, choice.flip, choice.frames.len());
-        video.read_planes(&choice.frames, |planes, times| (0..times).for_each(|_| pixels.push(planes)))?;
-        Ok(pixels.finish())
-    }
+    let (size, path) = (config.sample_size, place.name().to_path_buf());
+    let opened = Opened::of(place, config.sample_n_frames == 1)?;
+    let available = opened.len();
+    let choice = choose(available).map_err(|short| Failure::TooShort { path, available, needed: short.needed })?;
+    Ok(match opened {
+        Opened::Frames(path, files) => {
+            pixels::pixels(&picture::read_frames(&path, &files, &choice.frames)?, size, choice.flip)
+        }
+        Opened::Picture(frame) => pixels::pixels(&[frame], size, choice.flip),
+        Opened::Video(mut video) => {
+            let mut pixels = Pixels::new(size, choice.flip, choice.frames.len());
+            video.read_planes(&choice.frames, |planes, times| (0..times).for_each(|_| pixels.push(planes)))?;
+            pixels.finish()
+        }
+    })
 }
 
-/// Every frame of a clip in whatever form, and its rate: of a picture one, of a folder of pictures `None` for the rate.
-pub fn read_all(path: &Path) -> Result<(Vec<Frame>, Option<f64>), Failure> {
-    if path.is_dir() {
-        let files = picture::frames_in(path)?;
-        let all: Vec<usize> = (0..files.len()).collect();
-        Ok((picture::read_frames(path, &files, &all)?, None))
-    } else if picture::has_picture_extension(path) {
-        Ok((vec![picture::read(path)?], None))
-    } else {
-        let mut video = Video::open(path)?;
-        let all: Vec<usize> = (0..video.len()).collect();
-        Ok((video.read(&all)?, Some(video.fps())))
-    }
+/// Every frame of a clip in whatever form; of a picture, one.
+pub fn read_all(path: &Path) -> Result<Vec<Frame>, Failure> {
+    let mut frames = Vec::new();
+    walk(Place::Path(path.to_path_buf()), Walk { stills: true, alike: true }, |frame| frames.push(frame))?;
+    Ok(frames)
+}
+
+/// What [`walk`] takes for a clip.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
+    /// A picture, too.
+    pub stills: bool,
+    /// Of a folder's frames, only those of one size.
+    pub alike: bool,
 }
 
 /// What [`walk`] went through.
@@ -133,35 +160,33 @@ pub(super) struct Walked {
     pub fps: Option<f64>,
 }
 
-/// Has `each` see every frame of a clip in turn, few of them in memory at a time. `stills` says whether a picture is a clip.
-pub(super) fn walk(place: Place, stills: bool, mut each: impl FnMut(&Frame)) -> Result<Walked, Failure> {
-    let (path, bytes) = match place {
-        Place::Path(path) => (path, None),
-        Place::Bytes(name, bytes) => (name, Some(bytes)),
-    };
-    if bytes.is_none() && path.is_dir() {
-        let files = picture::frames_in(&path)?;
-        let mut size = None;
-        for file in &files {
-            let frame = picture::read(file)?;
-            let (width, height) = *size.get_or_insert((frame.width, frame.height));
-            if (width, height) != (frame.width, frame.height) {
-                return Err(picture::unlike(&path, file, &frame, (width, height)));
+/// Has `each` see every frame of a clip in turn, few of them in memory at a time.
+pub(super) fn walk(place: Place, form: Walk, mut each: impl FnMut(Frame)) -> Result<Walked, Failure> {
+    let opened = Opened::of(place, form.stills)?;
+    let frames = opened.len();
+    let fps = match opened {
+        Opened::Frames(folder, files) => {
+            let mut size = None;
+            for file in &files {
+                let frame = picture::read(file)?;
+                let first = *size.get_or_insert((frame.width, frame.height));
+                if form.alike && first != (frame.width, frame.height) {
+                    return Err(picture::unlike(&folder, file, &frame, first));
+                }
+                each(frame);
             }
-            each(&frame);
+            None
         }
-        Ok(Walked { frames: files.len(), fps: None })
-    } else if stills && picture::has_picture_extension(&path) {
-        each(&bytes.map_or_else(|| picture::read(&path), |bytes| picture::from_bytes(&path, &bytes))?);
-        Ok(Walked { frames: 1, fps: None })
-    } else {
-        let mut video = match bytes {
-            Some(bytes) => Video::from_bytes(&path, bytes)?,
-            None => Video::open(&path)?,
-        };
-        for index in 0..video.len() {
-            video.read(&[index])?.iter().for_each(&mut each);
+        Opened::Picture(frame) => {
+            each(frame);
+            None
         }
-        Ok(Walked { frames: video.len(), fps: Some(video.fps()) })
-    }
+        Opened::Video(mut video) => {
+            for index in 0..frames {
+                video.read(&[index])?.into_iter().for_each(&mut each);
+            }
+            Some(video.fps())
+        }
+    };
+    Ok(Walked { frames, fps })
 }

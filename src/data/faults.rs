@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
+use super::Dataset;
 use crate::video::VideoError;
 
 /// Files tried before a share of them means anything; the whole of a smaller set does, too.
 const ENOUGH_FOR_A_SHARE: usize = 20;
 /// So many failures and not one success at the start: the folder is wrong, not the files.
 const HOPELESS: usize = 10;
-/// Files that a report names for each cause.
+/// Of many texts, so many are told.
 const NAMED: usize = 3;
 
 /// Why there can be no training data.
@@ -100,7 +103,7 @@ pub enum Failure {
         /// What was wrong with it then.
         reason: String,
     },
-    /// A part of the cache is not what its manifest says. No clip's fault: a run cannot go on without it.
+    /// A part of the cache is not what its manifest says.
     #[error("{}: {reason}", path.display())]
     Cache {
         /// The shard.
@@ -131,6 +134,15 @@ impl Failure {
         Failure::Panic { path, reason }
     }
 
+    /// Of a damaged list or cache, which is no single clip's fault: skipping on would train on another set.
+    pub(crate) fn of_the_set(&self) -> Option<DataError> {
+        match self {
+            Failure::List { path, reason } => Some(fault(path, reason)),
+            Failure::Cache { path, reason } => Some(DataError::Cache { path: path.clone(), reason: reason.clone() }),
+            _ => None,
+        }
+    }
+
     /// The cause in two or three words, by which failures are counted.
     pub fn cause(&self) -> &'static str {
         match self {
@@ -153,6 +165,30 @@ impl Failure {
     }
 }
 
+/// A clip that cannot be trained on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fault {
+    /// Its name.
+    pub id: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Clips by what is wrong with them: [`Failure::cause`].
+pub type ByCause = BTreeMap<&'static str, Vec<Fault>>;
+
+/// The first few of many texts, and how many more there are.
+pub fn first_few(texts: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = texts.len().saturating_sub(NAMED);
+    let mut lines: Vec<String> = texts.take(NAMED).collect();
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
 /// Every file that could not be read, once, by cause, and how many files were tried.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -160,12 +196,12 @@ pub struct Faults {
     tried: Vec<u64>,
     tried_count: usize,
     failed_count: usize,
-    by_cause: BTreeMap<&'static str, Vec<(PathBuf, String)>>,
+    by_cause: ByCause,
 }
 
 impl Faults {
     /// Counts for a set of `items` files.
-    pub(super) fn new(items: usize) -> Faults {
+    pub(crate) fn new(items: usize) -> Faults {
         Faults { items, tried: vec![0; items.div_ceil(64)], ..Faults::default() }
     }
 
@@ -180,26 +216,39 @@ impl Faults {
     }
 
     /// The unreadable files with their messages, by cause.
-    pub fn by_cause(&self) -> &BTreeMap<&'static str, Vec<(PathBuf, String)>> {
+    pub fn by_cause(&self) -> &ByCause {
         &self.by_cause
     }
 
-    /// Counts one attempt at file number `item`; a file counts the first time only. `true` if it is a new failure.
-    pub(super) fn count(&mut self, item: usize, path: impl FnOnce() -> PathBuf, failure: Option<&Failure>) -> bool {
-        let (word, bit) = (item / 64, 1 << (item % 64));
-        if self.tried[word] & bit != 0 {
-            return false;
+    /// Counts one attempt at clip `item` of `dataset`, and says so if it cannot be read; a clip counts the first time only.
+    ///
+    /// # Errors
+    /// Once more clips cannot be read than `max_unreadable` allows, or when it is not the clip that is at fault.
+    pub(crate) fn attempt(
+        &mut self,
+        dataset: &Dataset,
+        item: usize,
+        failure: Option<&Failure>,
+    ) -> Result<(), DataError> {
+        if let Some(fatal) = failure.and_then(Failure::of_the_set) {
+            return Err(fatal);
         }
-        self.tried[word] |= bit;
-        self.tried_count += 1;
-        let Some(failure) = failure else { return false };
-        self.failed_count += 1;
-        self.by_cause.entry(failure.cause()).or_default().push((path(), failure.to_string()));
-        true
+        let (word, bit) = (item / 64, 1 << (item % 64));
+        if self.tried[word] & bit == 0 {
+            self.tried[word] |= bit;
+            self.tried_count += 1;
+            if let Some(failure) = failure {
+                tracing::warn!("left out: {failure}");
+                self.failed_count += 1;
+                let fault = Fault { id: dataset.id(item), path: dataset.path(item), message: failure.to_string() };
+                self.by_cause.entry(failure.cause()).or_default().push(fault);
+            }
+        }
+        self.check(dataset.config().max_unreadable)
     }
 
     /// An error once the failures are more than a run should carry on with.
-    pub(super) fn check(&self, max_unreadable: f64) -> Result<(), DataError> {
+    fn check(&self, max_unreadable: f64) -> Result<(), DataError> {
         let (tried, failed) = (self.tried_count, self.failed_count);
         let share = failed as f64 / tried.max(1) as f64;
         let reason = if failed > 0 && failed == self.items {
@@ -222,13 +271,10 @@ impl Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} clips tried could not be read", self.failed_count, self.tried_count)?;
-        for (cause, files) in &self.by_cause {
-            write!(f, "\n  {cause}: {}", files.len())?;
-            for (_, message) in files.iter().take(NAMED) {
-                write!(f, "\n    {message}")?;
-            }
-            if files.len() > NAMED {
-                write!(f, "\n    and {} more", files.len() - NAMED)?;
+        for (cause, faults) in &self.by_cause {
+            write!(f, "\n  {cause}: {}", faults.len())?;
+            for line in first_few(faults.iter().map(|fault| fault.message.clone())) {
+                write!(f, "\n    {line}")?;
             }
         }
         Ok(())

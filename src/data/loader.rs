@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::faults::{DataError, Failure, Faults, fault};
+use super::faults::{DataError, Failure, Faults};
 use super::{Cache, Dataset, Sample};
 
 type Outcome = Result<Sample, Failure>;
@@ -63,6 +63,7 @@ impl Loader {
             .thread_name(|index| format!("loader-{index}"))
             .build()
             .map_err(|error| DataError::Threads(error.to_string()))?;
+        // No more goes through it than was started: `prefetch` items, and those that a search for a readable one looks at.
         let (sender, receiver) = unbounded();
         let faults = Faults::new(dataset.len());
         let next = start_position + rank as u64;
@@ -146,22 +147,9 @@ impl Loader {
             self.outcomes.insert(done, Some(outcome));
         }
         let failure = self.outcomes[&position].as_ref().and_then(|outcome| outcome.as_ref().err());
-        // A damaged list or cache is no single file's fault: skipping on would train on another set.
-        match failure {
-            Some(Failure::List { path, reason }) => return Err(fault(path, reason)),
-            Some(Failure::Cache { path, reason }) => {
-                return Err(DataError::Cache { path: path.clone(), reason: reason.clone() });
-            }
-            _ => {}
-        }
         let dataset = &self.shared.dataset;
-        let item = dataset.item_at(self.shared.seed, position);
-        if self.faults.count(item, || dataset.path(item), failure) {
-            tracing::warn!("left out: {}", failure.expect("only failures are new failures"));
-        }
-        let readable = failure.is_none();
-        self.faults.check(dataset.config().max_unreadable)?;
-        Ok(readable)
+        self.faults.attempt(dataset, dataset.item_at(self.shared.seed, position), failure)?;
+        Ok(failure.is_none())
     }
 
     fn take(&mut self, position: u64) -> Sample {

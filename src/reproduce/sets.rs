@@ -82,7 +82,7 @@ impl Lab<'_> {
         let folder = self.references(motion)?;
         let count = self.budget().references.iter().copied().max().unwrap_or(0);
         let read = |index| {
-            let (frames, _) = decode::read_all(&folder.join(Format::default().name(index)))?;
+            let frames = decode::read_all(&folder.join(Format::default().name(index)))?;
             Ok(Clip { frames: frames.into_iter().step_by(2).take(self.budget().frames).collect(), fps: FPS })
         };
         (0..count).map(read).collect()

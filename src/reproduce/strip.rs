@@ -22,7 +22,7 @@ pub fn write(path: &Path, clips: &[Clip]) -> Result<()> {
 
 /// Reads what [`write()`] wrote: clips of `frames` frames, `count` of them.
 pub fn read(path: &Path, count: usize, frames: usize, fps: f64) -> Result<Vec<Clip>> {
-    let (mut pictures, _) = decode::read_all(path)?;
+    let mut pictures = decode::read_all(path)?;
     let sheet = pictures.pop().with_context(|| format!("{}: holds no picture", path.display()))?;
     ensure!(
         count > 0 && frames > 0 && sheet.width % frames == 0 && sheet.height % count == 0,

@@ -8,6 +8,7 @@ use tch::{Device, Kind};
 use super::Config;
 use crate::{
     assemble::{AssembleError, Base, Motion, UNetParts, read_adapter, read_motion_lora, read_unet},
+    data,
     model::{
         clip::TextEncoder,
         unet::{UNet, motion},
@@ -89,6 +90,11 @@ impl Recipe {
         };
         let frames = if moves { config.train_data.sample_n_frames } else { 1 };
         Recipe { stage, plan, text_plan, moves, frames }
+    }
+
+    /// The clips of `config`, of as many frames as this stage takes.
+    pub fn train_data(&self, config: &Config) -> data::Config {
+        data::Config { sample_n_frames: self.frames, ..config.train_data.clone() }
     }
 
     /// The UNet with everything that was trained before it, and its tensors.

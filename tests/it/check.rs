@@ -67,7 +67,7 @@ fn marks(clips: impl Iterator<Item = Vec<Frame>>) -> Vec<mark::Mark> {
     for frames in clips {
         let mut still = mark::Still::default();
         frames.iter().for_each(|frame| still.add(frame));
-        votes.add(&still);
+        votes.add(still.structure().unwrap());
     }
     votes.find()
 }
@@ -93,6 +93,12 @@ fn cuts_are_found_and_motion_and_flashes_are_none() {
     }
     assert!(missed <= 4, "{missed} of 80 cuts were missed");
     assert!(found(&[]).is_empty() && found(&scene(0)[..1]).is_empty());
+    // Frames smaller than what they are compared by: cells that hold nothing do not make a cut smaller.
+    let small = |from: [u8; 3], to: [u8; 3]| {
+        let at = |frame: usize| Frame::filled(8, 8, if frame < 5 { from } else { to });
+        found(&(0..10).map(at).collect::<Vec<_>>())
+    };
+    assert_eq!(small([10, 60, 10], [60, 10, 70]), [5]);
 }
 
 #[test]
@@ -117,6 +123,10 @@ fn a_mark_is_told_by_its_place_and_none_where_there_is_none() {
     let half = marks((0..80).map(|number| marked(number, 2)));
     assert!(matches!(&half[..], [found] if (0.4..0.6).contains(&found.share)), "{half:?}");
     assert_eq!(marks((0..11).map(|number| marked(number, 1))), [], "too few to tell");
+    // A frame of another size than the first is passed over.
+    let mixed = marks((0..40).map(|number| [marked(number, 1), vec![Frame::filled(3, 500, [9; 3])]].concat()));
+    assert!(matches!(&mixed[..], [found] if found.region == "upper right"), "{mixed:?}");
+    assert!(mark::Still::default().structure().is_none());
 }
 
 #[cfg(feature = "ffmpeg")]
@@ -196,6 +206,123 @@ fn a_set_with_known_faults_is_reported_and_compared_later() {
     );
     desk.refused("animatediff data check", &["no training clips are named"]);
     desk.refused("animatediff data check --videos nowhere", &["no such folder"]);
+}
+
+/// What `data check --json` tells of `set`, with these flags, and the exit code.
+fn told(desk: &Desk, flags: &str) -> (Value, Option<i32>) {
+    let done = desk.run(&format!("animatediff data check {flags} --json"));
+    let told = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", done.stderr));
+    (told, done.code)
+}
+
+/// A stage of single frames takes pictures, and clips of any length.
+#[test]
+fn sets_are_read_as_the_stage_takes_them() {
+    let desk = Desk::new();
+    desk.ok("animatediff data shapes stills --domain stills --size 32 --clips 5");
+    let stage = |stage: &str| told(&desk, &format!("--csv stills/clips.csv --stage {stage}"));
+    for name in ["adapter", "image", "vae"] {
+        let (found, code) = stage(name);
+        assert_eq!((code, &found["usable"], &found["sample_n_frames"]), (Some(0), &5.into(), &1.into()), "{found}");
+        assert_eq!((&found["broken"], &found["rates"]), (&serde_json::json!({}), &serde_json::json!({})), "{found}");
+    }
+    assert_eq!(stage("motion").1, Some(1), "no picture is a clip of several frames");
+
+    // Two scenes, fewer frames than a clip takes, and one frame of another size: all of it serves frame by frame.
+    fs::create_dir(desk.path("set")).unwrap();
+    let frames = [&scene(20)[..8], &scene(21)[..4]].concat();
+    Clip { frames, fps: 8.0 }.save(&desk.path("set/cut")).unwrap();
+    Frame::filled(7, 9, [1, 2, 3]).save_png(&desk.path("set/cut/9999.png")).unwrap();
+    scene(3)[0].save_png(&desk.path("set/still.png")).unwrap();
+    let set = "--videos set --caption words";
+    let (found, code) = told(&desk, &format!("{set} --stage adapter"));
+    assert_eq!((code, &found["clips"], &found["usable"]), (Some(0), &2.into(), &2.into()), "{found}");
+    assert_eq!((&found["cuts"], &found["frames"]), (&serde_json::json!([]), &serde_json::json!([1, 13, 13])));
+    let text = desk.ok(&format!("animatediff data check {set} --stage adapter -o out"));
+    assert!(text.contains("one frame is taken of each clip") && !text.contains("scene:"), "{text}");
+    let good = Config { csv_path: Some(desk.path("out/good.csv")), sample_n_frames: 1, ..Config::default() };
+    assert_eq!(Dataset::open(&good).unwrap().len(), 2);
+    assert!(desk.ok("animatediff data check --verify out/check.json").contains("2 files compared\nall as it was"));
+    let (found, code) = told(&desk, &format!("{set} --set train_data.sample_n_frames=4"));
+    assert_eq!((code, &found["broken"]["unusable frame folder"][0]["id"]), (Some(1), &"cut".into()), "{found}");
+    desk.write("image.yaml", "image_finetune: true");
+    desk.refused(
+        &format!("animatediff data check -c image.yaml {set}"),
+        &["`train image`", "choose its stage with --stage"],
+    );
+    desk.ok(&format!("animatediff data check -c image.yaml --stage image {set}"));
+}
+
+/// A file may stand in several rows, with a caption in each.
+#[test]
+fn rows_of_one_file_are_compared_together() {
+    let desk = Desk::new();
+    desk.ok("animatediff data shapes s --size 32 --clips 3 --frames 4 --format frames");
+    let table = |rows: &[&str]| desk.write("clips.csv", format!("video,caption\n{}\n", rows.join("\n")));
+    let all = ["s/videos/00000,a", "s/videos/00001,b", "s/videos/00000,other words", "s/videos/00002,c"];
+    table(&all);
+    let set = "--csv clips.csv --set train_data.sample_n_frames=2 --set train_data.sample_stride=1 -o out";
+    let (found, code) = told(&desk, set);
+    assert_eq!(code, Some(0));
+    assert_eq!(found["duplicate_ids"][0]["what"], "s/videos/00000", "{found}");
+    assert_eq!(found["duplicate_contents"], serde_json::json!([]), "one file is no duplicate of itself");
+    let verify = || {
+        let (found, code) = told(&desk, "--verify out/check.json");
+        let names = |key: &str| -> Vec<String> {
+            let paths = found[key].as_array().unwrap().iter().map(|path| Path::new(path.as_str().unwrap()));
+            paths.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        (found["compared"].clone(), code, ["changed", "missing", "new", "captions"].map(names))
+    };
+    let none = || ["", "", "", ""].map(|_| Vec::<String>::new());
+    assert_eq!(verify(), (3.into(), Some(0), none()));
+    // In another order, they are the same rows.
+    table(&[all[2], all[3], all[0], all[1]]);
+    assert_eq!(verify(), (3.into(), Some(0), none()));
+    let expect = |rows: &[&str], kind: usize, name: &str| {
+        table(rows);
+        let mut differences = none();
+        differences[kind].push(name.into());
+        assert_eq!(verify(), (3.into(), Some(1), differences), "{rows:?}");
+    };
+    expect(&[all[0], all[1], all[3]], 1, "00000");
+    expect(&[&all[..], &["s/videos/00002,more words"]].concat(), 2, "00002");
+    expect(&[all[0], all[1], "s/videos/00000,changed words", all[3]], 3, "00000");
+    desk.ok("cp s/videos/00001/* s/videos/00000/");
+    expect(&all, 0, "00000");
+}
+
+#[test]
+fn flags_that_would_change_nothing_are_refused() {
+    let desk = Desk::new();
+    for (flags, words) in [
+        ("--videos a --leave-out cuts", "--out"),
+        ("--verify a.json --leave-out cuts", "--leave-out"),
+        ("--verify a.json --caption x", "--caption"),
+        ("--verify a.json --video-folder x", "--video-folder"),
+        ("--verify a.json --stage image", "--stage"),
+        ("--verify a.json --videos a", "--videos"),
+        ("--csv a.csv --caption x", "--caption"),
+        ("--videos a -o out --leave-out none,cuts", "--leave-out none leaves nothing out"),
+        ("--videos a -o out --leave-out cuts --stage image", "no cut is within a single frame"),
+    ] {
+        desk.refused(&format!("animatediff data check {flags}"), &[words]);
+    }
+}
+
+/// A folder on the command line is in the place of whatever the file names.
+#[test]
+fn a_folder_or_a_table_replaces_what_the_file_names() {
+    let desk = Desk::new();
+    desk.ok("animatediff data shapes s --size 32 --clips 2 --frames 4 --format frames --domain video");
+    desk.write("archives.yaml", "train_data: {shards: ['{0..9}.tar'], shuffle_buffer: 9}");
+    desk.write("folder.yaml", "train_data: {videos: nowhere, caption: words}");
+    let rest = "--set train_data.sample_n_frames=2 --set train_data.sample_stride=1";
+    for from in ["--videos s/videos --caption words", "--csv s/clips.csv --video-folder s/videos"] {
+        for file in ["archives", "folder"] {
+            desk.ok(&format!("animatediff data check -c {file}.yaml {from} {rest}"));
+        }
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Augment {
     }
 
     fn film(&self, input: &Path, index: usize) -> Result<Clip> {
-        let (frames, _) = decode::read_all(input)?;
+        let frames = decode::read_all(input)?;
         let source = self.take(input, frames)?;
         let extent = Extent::draw(self.form.seed, index as u64);
         Ok(augment::film(&source, self.motion, extent, self.form.size, self.form.frames(), self.form.fps()))

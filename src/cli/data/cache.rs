@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 
 use super::super::progress::{Progress, say};
-use super::super::usage;
-use super::source::{Source, setting};
+use super::super::{clips::setting, usage};
+use super::source::Source;
 use crate::config;
 use crate::device::{DeviceChoice, Precision};
 use crate::train::Stage;
@@ -27,16 +27,16 @@ Examples:
 Train from it with the same configuration and
   train_data: {cache: cache/}
 The first epochs (as many as --positions) are then bit for bit those of a
-run without the cache; later ones take up the same positions in another order.";
+run without the cache; later ones take up the same positions in another order.
+A run refuses the cache of another base, configuration or list of clips. Files
+that were replaced by others of their names are told of by
+animatediff data check --verify.";
 
 /// Arguments of `animatediff data cache`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Cache {
     #[command(flatten)]
     source: Source,
-    /// The stage that is to be trained from it: motion, motionlora, adapter or image (the last two take single frames)
-    #[arg(long, default_value = "motion", value_parser = parse_stage)]
-    stage: Stage,
     /// Base model, whose VAE and text encoder are used (pretrained_model_path)
     #[arg(long, value_name = "DIR|FILE")]
     base: Option<PathBuf>,
@@ -55,16 +55,9 @@ pub struct Cache {
     /// fp32, which trains exactly as without a cache, or fp16, which is half as large
     #[arg(long, default_value = "fp32", value_parser = parse_dtype)]
     dtype: Precision,
-    /// Size of the files
-    #[arg(long, value_name = "MIB", default_value_t = 256.0)]
-    shard_mib: f64,
-}
-
-fn parse_stage(text: &str) -> Result<Stage, String> {
-    [Stage::Motion, Stage::MotionLora, Stage::Adapter, Stage::Image]
-        .into_iter()
-        .find(|stage| stage.to_string() == text)
-        .ok_or_else(|| "motion, motionlora, adapter or image is expected".into())
+    /// Size of the files; 256 unless given
+    #[arg(long, value_name = "MIB")]
+    shard_mib: Option<f64>,
 }
 
 fn parse_dtype(text: &str) -> Result<Precision, String> {
@@ -89,10 +82,13 @@ impl Cache {
         if self.positions == 0 {
             return Err(usage("--positions 0 keeps nothing; give at least 1"));
         }
-        if !(self.shard_mib > 0.0 && self.shard_mib <= 65536.0) {
+        if self.source.stage == Stage::Vae {
+            return Err(usage("--stage vae: the VAE is trained on pixels, and a cache has none"));
+        }
+        if self.shard_mib.is_some_and(|size| !(size > 0.0 && size <= 65536.0)) {
             return Err(usage("--shard-mib: give a size from above 0 to 65536"));
         }
-        let config = config::load(self.stage, self.source.config.as_deref(), &self.overrides())?;
+        let config = config::load(self.source.stage, self.source.config.as_deref(), &self.overrides())?;
         let Some(folder) = self.out.as_ref().or(config.train_data.cache.as_ref()) else {
             return Err(usage("no place is named: give the folder of the cache with -o, or as train_data.cache"));
         };
@@ -106,12 +102,15 @@ impl Cache {
             positions: self.positions,
             both_flips: self.both_flips,
             half: self.dtype == Precision::Fp16,
-            shard_bytes: (self.shard_mib * f64::from(1 << 20)) as u64,
+            shard_bytes: self.shard_mib.map(|size| (size * f64::from(1 << 20)) as u64),
         };
-        let maker = Maker::prepare(self.stage, &config, folder, order)?;
+        let maker = Maker::prepare(self.source.stage, &config, folder, order)?;
         let mut bar = Progress::new(maker.rows(), "cache");
         let made = maker.make(|row| bar.at(row, String::new()), || interrupt.requested().is_some())?;
         bar.finish();
+        if made.faults.unreadable() > 0 {
+            say(&made.faults.to_string());
+        }
         say(&describe(&made));
         match interrupt.requested().filter(|_| made.stopped) {
             Some(signal) => {
@@ -127,7 +126,7 @@ impl Cache {
 }
 
 fn describe(made: &Made) -> String {
-    let Made { kept, written, damaged, missing, entries, texts, bytes, .. } = made;
+    let Made { kept, written, damaged, mended, missing, entries, texts, bytes, .. } = made;
     let mut text = format!(
         "{entries} entries of clips and {texts} captions; {written} files written, {kept} kept; {:.1} MiB",
         *bytes as f64 / f64::from(1 << 20)
@@ -135,8 +134,13 @@ fn describe(made: &Made) -> String {
     if *damaged > 0 {
         text += &format!("; {damaged} were damaged and made anew");
     }
+    if *mended > 0 {
+        text += &format!("; {mended} lacked clips that can be read now, and were made anew");
+    }
     if *missing > 0 {
-        text += &format!("; {missing} entries are missing, as their clips cannot be read");
+        text += &format!(
+            "; {missing} entries are missing, as their clips cannot be read: mend those, and the same command tries them again"
+        );
     }
     text
 }

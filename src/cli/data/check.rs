@@ -9,16 +9,15 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 
 use super::super::progress::{Progress, say};
+use super::super::usage;
 use super::source::Source;
 use crate::config;
 use crate::data::check::list::{Differences, GOOD, LIST, List, Unwanted};
 use crate::data::check::mark::{Kind, Mark};
 use crate::data::check::{self, Report, Twice};
+use crate::data::faults::first_few;
 use crate::data::{self, Dataset};
 use crate::train::interrupt::{Interrupt, Signal};
-
-/// Clips that a report names for each thing; --json has all of them.
-const NAMED: usize = 3;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -42,13 +41,15 @@ pub struct Check {
     /// Folder for good.csv, a table of the good clips to train on, and check.json, the hashes of all files
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What good.csv leaves out beside clips that training cannot take
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "duplicates")]
+    /// What is not good beside clips that training cannot take
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "duplicates", requires = "out")]
     leave_out: Vec<Unwanted>,
     /// Compare the files with this check.json instead: what is changed, missing, new?
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "set", "videos", "csv", "out"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "config", "set", "stage", "videos", "csv", "video_folder", "caption", "out", "leave_out"
+    ])]
     verify: Option<PathBuf>,
-    /// Print one JSON document
+    /// Print one JSON document, which names all that the text counts
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +65,8 @@ impl Check {
     }
 
     fn examine(&self, interrupt: &Interrupt) -> Result<ExitCode> {
-        let config = config::load_data(self.source.config.as_deref(), &self.source.overrides())?;
+        let config = config::load_data(self.source.stage, self.source.config.as_deref(), &self.source.overrides())?;
+        self.check_leave_out(config.sample_n_frames)?;
         // A clip without a caption is something to tell here, and no reason to stop.
         let caption = config.caption.clone().or(config.videos.is_some().then(String::new));
         let config = data::Config { caption, cache: None, ..config };
@@ -93,6 +95,20 @@ impl Check {
             }
         }
         Ok(ExitCode::from(u8::from(report.usable < report.clips)))
+    }
+
+    /// Refuses wishes that would change nothing.
+    fn check_leave_out(&self, sample_n_frames: usize) -> Result<()> {
+        let wishes = |what| self.leave_out.contains(&what);
+        if wishes(Unwanted::None) && self.leave_out.len() > 1 {
+            return Err(usage("--leave-out none leaves nothing out; remove it, or what else is named"));
+        }
+        if wishes(Unwanted::Cuts) && sample_n_frames == 1 {
+            return Err(usage(
+                "--leave-out cuts: no cut is within a single frame; remove it, or choose another --stage",
+            ));
+        }
+        Ok(())
     }
 
     fn compare(&self, path: &Path, interrupt: &Interrupt) -> Result<ExitCode> {
@@ -142,8 +158,11 @@ fn describe(report: &Report) -> String {
     if !report.rates.is_empty() {
         lines.push(format!("frames per second: {}", histogram(&report.rates)));
     }
-    if let Some([fewest, median, most]) = report.frames {
-        lines.push(format!("frames: {fewest} to {most}, median {median}"));
+    let single = report.sample_n_frames == 1;
+    match report.frames {
+        _ if single => lines.push("one frame is taken of each clip: lengths, rates and cuts do not matter".into()),
+        Some([fewest, median, most]) => lines.push(format!("frames: {fewest} to {most}, median {median}")),
+        None => {}
     }
     for (what, twice) in [("names", &report.duplicate_ids), ("contents", &report.duplicate_contents)] {
         lines.push(format!("{what} that are there more than once: {}", twice.len()));
@@ -151,9 +170,11 @@ fn describe(report: &Report) -> String {
     }
     lines.push(format!("without a caption: {}", report.without_caption.len()));
     lines.extend(named(report.without_caption.iter().cloned()));
-    lines.push(format!("with more than one scene: {}", report.cuts.len()));
-    let cut = |cut: &check::Cut| format!("{}: cut at frame {}", cut.path.display(), comma(&cut.frames));
-    lines.extend(named(report.cuts.iter().map(cut)));
+    if !single {
+        lines.push(format!("with more than one scene: {}", report.cuts.len()));
+        let cut = |cut: &check::Cut| format!("{}: cut at frame {}", cut.path.display(), comma(&cut.frames));
+        lines.extend(named(report.cuts.iter().map(cut)));
+    }
     match &report.marks[..] {
         [] => lines.push("no watermark seen".into()),
         marks => lines.extend(marks.iter().map(mark)),
@@ -189,14 +210,9 @@ fn differences(found: &Differences) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The first few, one to a line, and how many more there are.
-fn named(texts: impl ExactSizeIterator<Item = String>) -> Vec<String> {
-    let more = texts.len().saturating_sub(NAMED);
-    let mut lines: Vec<String> = texts.take(NAMED).map(|text| format!("  {text}")).collect();
-    if more > 0 {
-        lines.push(format!("  and {more} more (--json names all)"));
-    }
-    lines
+/// The first few, one to a line; --json has all of them.
+fn named(texts: impl ExactSizeIterator<Item = String>) -> impl Iterator<Item = String> {
+    first_few(texts).into_iter().map(|text| format!("  {text}"))
 }
 
 fn places(twice: &Twice) -> String {

@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<()> {
 
 impl Args {
     fn fit(&self, path: &Path) -> Result<Found> {
-        let (frames, _) = decode::read_all(path)?;
+        let frames = decode::read_all(path)?;
         let (count, name) = (frames.len(), path.display());
         ensure!(
             count > 1,

@@ -14,8 +14,10 @@ use crate::files;
 
 /// The manifest's name in the folder of a cache.
 pub const MANIFEST: &str = "cache.json";
-/// Of the layout of files and entries.
-const VERSION: u32 = 1;
+/// Of the layout of files and entries, and of what their key is made of.
+const VERSION: u32 = 2;
+/// No side of a tensor is longer.
+const LONGEST: i64 = 1 << 15;
 
 /// What a cache is of. A run that trains from it must be described by the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,11 +38,11 @@ pub struct Key {
     pub shuffle_buffer: usize,
     /// Clips in the set.
     pub clips: usize,
-    /// Hash of the clips' names and captions.
+    /// Hash of the clips' names and captions in their order: [`super::super::Dataset::fingerprint`].
     pub data: String,
-    /// Hash of the VAE's encoder.
+    /// Hash of the VAE's encoder, its weights and what else decides what it computes.
     pub vae: String,
-    /// Hash of the text encoder and the tokenizer.
+    /// Hash of the text encoder and the tokenizer, likewise.
     pub text_encoder: String,
 }
 
@@ -150,11 +152,19 @@ impl Manifest {
         }
         let manifest: Manifest = serde_json::from_value(value)
             .map_err(|error| bad(format!("not a manifest ({error}); remove the folder and make the cache anew")))?;
-        let Manifest { key, form, .. } = &manifest;
-        if key.clips == 0 || [form.positions as u64, form.shard_clips, form.shard_texts].contains(&0) {
-            return Err(bad("a manifest of nothing; remove the folder and make the cache anew".into()));
+        if !manifest.is_sound() {
+            return Err(bad("contradicts itself; remove the folder and make the cache anew".into()));
         }
         Ok(Some(manifest))
+    }
+
+    /// Whether its numbers can be those of a cache.
+    fn is_sound(&self) -> bool {
+        let Manifest { key, form, texts, .. } = self;
+        let shapes = matches!((&form.moments[..], &form.states[..]), ([frames, _, _, _], [_, _]) if *frames == key.sample_n_frames as i64)
+            && form.moments.iter().chain(&form.states).all(|side| (1..=LONGEST).contains(side));
+        let counts = [key.clips as u64, form.positions as u64, form.shard_clips, form.shard_texts, form.texts as u64];
+        shapes && !counts.contains(&0) && texts.iter().all(|shard| shard.missing.is_empty())
     }
 
     /// Puts it into `folder`, atomically.

@@ -32,6 +32,8 @@ pub struct Cuts {
 /// A frame in short.
 struct Look {
     thumbnail: Vec<[f32; 3]>,
+    /// Cells that hold anything.
+    filled: usize,
     histogram: [f32; LEVELS * LEVELS * LEVELS],
 }
 
@@ -77,15 +79,16 @@ impl Look {
         }
         histogram.iter_mut().for_each(|count| *count /= seen);
         // Frames smaller than the thumbnail leave cells empty, the same ones in every frame.
+        let filled = cells.iter().filter(|(_, count)| *count > 0.0).count();
         let thumbnail = cells.into_iter().map(|(sum, count)| sum.map(|sum| sum / count.max(1.0))).collect();
-        Look { thumbnail, histogram }
+        Look { thumbnail, filled, histogram }
     }
 
     /// Mean change of the thumbnail's cells, in levels; of the cells that hold anything.
     fn moved(&self, other: &Look) -> f64 {
         let pairs = self.thumbnail.iter().flatten().zip(other.thumbnail.iter().flatten());
         let sum: f32 = pairs.map(|(a, b)| (a - b).abs()).sum();
-        f64::from(sum) / (3 * self.thumbnail.len()) as f64
+        f64::from(sum) / (3 * self.filled.max(other.filled)) as f64
     }
 
     /// Half the distance of the histograms: 0 for the same colours, 1 for none in common.

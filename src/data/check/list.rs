@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -61,19 +61,28 @@ pub struct Entry {
     pub good: bool,
 }
 
-/// What is no longer as a list says.
+/// What is no longer as a list says. A file that several rows name is one file with several captions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Differences {
-    /// Files that were compared.
+    /// Files of the list.
     pub compared: usize,
     /// Files with other contents.
     pub changed: Vec<PathBuf>,
-    /// Files that are gone, cannot be opened any more, or are no longer named by the set.
+    /// Files that are gone, cannot be opened any more, or are named by fewer rows of the set, or by none.
     pub missing: Vec<PathBuf>,
-    /// Clips of the set that the list does not know.
+    /// Files that the list does not know, or that are named by more rows.
     pub new: Vec<PathBuf>,
-    /// Clips with another caption.
+    /// Files with another caption.
     pub captions: Vec<PathBuf>,
+}
+
+/// A file of a set, and the rows that name it.
+struct File<'a> {
+    path: PathBuf,
+    /// In the list.
+    then: Vec<&'a Entry>,
+    /// In the set as it is.
+    now: Vec<usize>,
 }
 
 impl Differences {
@@ -135,8 +144,10 @@ impl List {
         let mut table = csv::Writer::from_writer(out);
         table.write_record(["video", "caption", "blake3"])?;
         for file in self.files.iter().filter(|file| file.good) {
-            let path = file.path.to_string_lossy();
-            table.write_record([&*path, &file.caption, file.blake3.as_deref().unwrap_or("")])?;
+            let Some(path) = file.path.to_str() else {
+                bail!("{}: not UTF-8 text, which a table is; rename it", file.path.display());
+            };
+            table.write_record([path, &file.caption, file.blake3.as_deref().unwrap_or("")])?;
         }
         Ok(table.flush()?)
     }
@@ -153,54 +164,95 @@ impl List {
         Ok(list)
     }
 
-    /// Compares what is there now with the list. `told` hears how many files are done; `stop` is asked before each, and ends it
-    /// without an answer.
+    /// Compares what is there now with the list. `told` hears how many of the list's rows are done; `stop` is asked before each
+    /// file, and ends it without an answer.
     pub fn verify(
         &self,
         threads: usize,
         told: impl Fn(usize) + Sync,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Differences>, DataError> {
-        let now = Dataset::open(&self.source)?;
+        let set = Dataset::open(&self.source)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|error| DataError::Threads(error.to_string()))?;
-        let items: HashMap<PathBuf, usize> = (0..now.len()).map(|item| (now.path(item), item)).collect();
-        let done = AtomicUsize::new(0);
-        // Whether a file is as it was, if it is there; none at all when stopped.
-        let same = |entry: &Entry| -> Option<Option<bool>> {
-            if stop() {
-                return None;
-            }
-            let found = items.get(&entry.path).and_then(|item| content(&now, *item));
-            told(done.fetch_add(1, Ordering::Relaxed) + 1);
-            let found = found.map(|found| Some(&found.blake3) == entry.blake3.as_ref());
-            // What could not be opened then, and cannot now, is no difference.
-            Some(found.or(entry.blake3.is_none().then_some(true)))
+        let (files, done) = (self.files_now(&set), AtomicUsize::new(0));
+        let compare = |file: &File| {
+            let found = (!stop()).then(|| file.contents(&set));
+            told(done.fetch_add(file.then.len(), Ordering::Relaxed) + file.then.len());
+            found
         };
-        let compared: Option<Vec<Option<bool>>> = pool.install(|| self.files.par_iter().map(same).collect());
+        let compared: Option<Vec<Contents>> = pool.install(|| files.par_iter().map(compare).collect());
         let Some(compared) = compared else { return Ok(None) };
-        let with = |wanted: Option<bool>| {
-            let files = self.files.iter().zip(&compared).filter(move |(_, found)| **found == wanted);
-            files.map(|(entry, _)| entry.path.clone()).collect()
-        };
-        let listed: HashMap<&Path, &str> =
-            self.files.iter().map(|entry| (entry.path.as_path(), entry.caption.as_str())).collect();
-        let mut differences = Differences {
-            compared: self.files.len(),
-            changed: with(Some(false)),
-            missing: with(None),
-            ..Differences::default()
-        };
-        for item in 0..now.len() {
-            let path = now.path(item);
-            match listed.get(path.as_path()) {
-                None => differences.new.push(path),
-                Some(caption) if *caption != now.caption(item) => differences.captions.push(path),
-                Some(_) => {}
-            }
+        let mut differences = Differences::default();
+        for (file, contents) in files.iter().zip(compared) {
+            differences.add(file, contents, &set);
         }
         Ok(Some(differences))
+    }
+
+    /// The files of the list in their order, then those that only `set` has.
+    fn files_now(&self, set: &Dataset) -> Vec<File<'_>> {
+        let (mut files, mut places) = (Vec::<File>::new(), HashMap::new());
+        let mut place = |files: &mut Vec<File>, path: PathBuf| {
+            *places.entry(path).or_insert_with_key(|path| {
+                files.push(File { path: path.clone(), then: Vec::new(), now: Vec::new() });
+                files.len() - 1
+            })
+        };
+        for entry in &self.files {
+            let place = place(&mut files, entry.path.clone());
+            files[place].then.push(entry);
+        }
+        for item in 0..set.len() {
+            let place = place(&mut files, set.path(item));
+            files[place].now.push(item);
+        }
+        files
+    }
+}
+
+/// What a file holds, beside what it held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Same,
+    Changed,
+    Gone,
+    /// There is nothing to compare with.
+    New,
+}
+
+impl File<'_> {
+    fn contents(&self, set: &Dataset) -> Contents {
+        let Some(then) = self.then.first() else { return Contents::New };
+        match self.now.first().map(|item| content(set, *item)) {
+            Some(Some(found)) if Some(&found.blake3) == then.blake3.as_ref() => Contents::Same,
+            Some(Some(_)) => Contents::Changed,
+            // What could not be opened then, and cannot now, is no difference.
+            Some(None) if then.blake3.is_none() => Contents::Same,
+            _ => Contents::Gone,
+        }
+    }
+}
+
+impl Differences {
+    fn add(&mut self, file: &File, contents: Contents, set: &Dataset) {
+        let mut then: Vec<&str> = file.then.iter().map(|entry| entry.caption.as_str()).collect();
+        let mut now: Vec<&str> = file.now.iter().map(|item| set.caption(*item)).collect();
+        then.sort_unstable();
+        now.sort_unstable();
+        self.compared += usize::from(contents != Contents::New);
+        let (fewer, more) = (now.len() < then.len(), now.len() > then.len());
+        for (differs, paths) in [
+            (contents == Contents::Changed, &mut self.changed),
+            (contents == Contents::Gone || fewer, &mut self.missing),
+            (contents == Contents::New || more, &mut self.new),
+            (!(fewer || more) && then != now, &mut self.captions),
+        ] {
+            if differs {
+                paths.push(file.path.clone());
+            }
+        }
     }
 }

@@ -33,10 +33,21 @@ const ASKED: usize = 512;
 /// The mean picture of a clip, small and grey.
 #[derive(Clone, Debug, Default)]
 pub struct Still {
+    /// Pixels of the clip's first frame.
+    of: (usize, usize),
     width: usize,
     height: usize,
     sum: Vec<f32>,
     frames: f32,
+}
+
+/// The fine structure of a clip's mean picture.
+#[derive(Clone, Debug)]
+pub struct Structure {
+    width: usize,
+    height: usize,
+    /// 1 where it is brighter than around, -1 where it is darker, 0 where it is neither.
+    signs: Vec<i8>,
 }
 
 /// Something that lies over many clips.
@@ -67,11 +78,15 @@ pub enum Kind {
 impl Still {
     /// Adds a frame; those of another size than the first are left out.
     pub fn add(&mut self, frame: &Frame) {
+        let of = (frame.width, frame.height);
         if self.sum.is_empty() {
             let longer = frame.width.max(frame.height);
             let side = |side: usize| (side * SIDE.min(longer)).div_ceil(longer).max(1);
-            (self.width, self.height) = (side(frame.width), side(frame.height));
+            (self.of, self.width, self.height) = (of, side(frame.width), side(frame.height));
             self.sum = vec![0.0; self.width * self.height];
+        }
+        if self.of != of {
+            return;
         }
         for (y, row) in self.sum.chunks_exact_mut(self.width).enumerate() {
             let (top, bottom) = (y * frame.height / self.height, (y + 1) * frame.height / self.height);
@@ -83,16 +98,21 @@ impl Still {
         self.frames += 1.0;
     }
 
-    /// 1 where it is brighter than around, -1 where it is darker, 0 where it is neither.
-    fn signs(&self) -> Vec<i8> {
-        let mean: Vec<f32> = self.sum.iter().map(|sum| sum / self.frames).collect();
-        let around = blurred(&mean, self.width, self.height);
+    /// What of it is fine; none if there was no frame.
+    pub fn structure(self) -> Option<Structure> {
+        let Still { width, height, sum, frames, .. } = self;
+        if sum.is_empty() {
+            return None;
+        }
+        let mean: Vec<f32> = sum.iter().map(|sum| sum / frames).collect();
+        let around = blurred(&mean, width, height);
         let sign = |(here, around): (&f32, &f32)| match here - around {
             difference if difference >= CONTRAST => 1,
             difference if difference <= -CONTRAST => -1,
             _ => 0,
         };
-        mean.iter().zip(&around).map(sign).collect()
+        let signs = mean.iter().zip(&around).map(sign).collect();
+        Some(Structure { width, height, signs })
     }
 }
 
@@ -173,10 +193,8 @@ pub struct Votes(BTreeMap<(usize, usize), Vote>);
 
 impl Votes {
     /// One clip more.
-    pub fn add(&mut self, still: &Still) {
-        if still.frames > 0.0 {
-            self.0.entry((still.width, still.height)).or_default().add(still.signs());
-        }
+    pub fn add(&mut self, Structure { width, height, signs }: Structure) {
+        self.0.entry((width, height)).or_default().add(signs);
     }
 
     /// What lies over the clips of the most frequent shape. Empty if nothing does, or if there are fewer than a dozen.

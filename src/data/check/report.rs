@@ -1,10 +1,11 @@
 //! What is wrong with a set, all clips together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::super::faults::{ByCause, Fault};
 use super::mark::Mark;
 use super::{Dataset, Finding, Findings};
 
@@ -18,10 +19,12 @@ pub struct Report {
     /// Clips that training can take: read to the end, and long enough.
     pub usable: usize,
     /// Clips that it cannot take, by cause.
-    pub broken: BTreeMap<&'static str, Vec<Fault>>,
+    pub broken: ByCause,
+    /// Frames that training takes of a clip.
+    pub sample_n_frames: usize,
     /// How many clips have which size, as `WIDTHxHEIGHT`.
     pub sizes: BTreeMap<String, usize>,
-    /// How many have which rate, in frames per second to a hundredth.
+    /// How many have which rate, in frames per second to a hundredth; empty for single frames.
     pub rates: BTreeMap<String, usize>,
     /// Frames: fewest, median, most.
     pub frames: Option<[usize; 3]>,
@@ -31,21 +34,10 @@ pub struct Report {
     pub duplicate_contents: Vec<Twice>,
     /// Clips without a caption.
     pub without_caption: Vec<String>,
-    /// Scene cuts.
+    /// Scene cuts; none for single frames.
     pub cuts: Vec<Cut>,
     /// What lies over many clips at one place.
     pub marks: Vec<Mark>,
-}
-
-/// A clip that cannot be trained on.
-#[derive(Clone, Debug, Serialize)]
-pub struct Fault {
-    /// Its name.
-    pub id: String,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// What is wrong and what to do.
-    pub message: String,
 }
 
 /// A name or a content that is there more than once.
@@ -74,7 +66,7 @@ impl Report {
         let shapes = || findings.iter().filter_map(|finding| finding.shape);
         let mut frames: Vec<usize> = shapes().map(|shape| shape.frames).collect();
         frames.sort_unstable();
-        let mut broken: BTreeMap<_, Vec<Fault>> = BTreeMap::new();
+        let mut broken = ByCause::new();
         for finding in findings {
             if let Some(failure) = &finding.failure {
                 let (id, path) = (finding.id.clone(), finding.path.clone());
@@ -91,11 +83,12 @@ impl Report {
             examined: findings.len(),
             usable: findings.iter().filter(|finding| finding.failure.is_none()).count(),
             broken,
+            sample_n_frames: dataset.config().sample_n_frames,
             sizes: count(shapes().map(|shape| format!("{}x{}", shape.width, shape.height))),
             rates: count(shapes().filter_map(|shape| shape.fps).map(rate)),
             frames: frames.first().map(|first| [*first, frames[frames.len() / 2], frames[frames.len() - 1]]),
             duplicate_ids: twice(findings, |finding| Some(&finding.id)),
-            duplicate_contents: twice(findings, |finding| finding.content.as_ref().map(|content| &content.blake3)),
+            duplicate_contents: files_twice(findings),
             without_caption: findings.iter().filter(|f| f.caption.is_empty()).map(|f| f.id.clone()).collect(),
             cuts: findings.iter().filter(|finding| !finding.cuts.is_empty()).map(cut).collect(),
             marks: marks.clone(),
@@ -112,6 +105,15 @@ fn count(keys: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     keys.for_each(|key| *counts.entry(key).or_default() += 1);
     counts
+}
+
+/// Contents of more than one file: a file that several rows name is no duplicate of itself.
+fn files_twice(findings: &[Finding]) -> Vec<Twice> {
+    let mut same = twice(findings, |finding| finding.content.as_ref().map(|content| &content.blake3));
+    let mut seen = HashSet::new();
+    same.iter_mut().for_each(|same| same.paths.retain(|path| seen.insert(path.clone())));
+    same.retain(|same| same.paths.len() > 1);
+    same
 }
 
 /// What `key` gives for more than one clip, in the order of the first ones.
