@@ -2,9 +2,11 @@
 """Reading training clips with decord and PyAV, beside `animatediff bench data` on the same files, frames and sizes.
 
 Each video is read at evenly spread starts; 16 frames, 4 apart, become a float tensor `[F, 3, 256, 256]` in -1..1: shorter side
-resized (bilinear, antialiased), middle cropped. All run in turn, several rounds, one core each. Needs torch, decord and av.
+resized (bilinear, antialiased), middle cropped. All run in turn, several rounds, one core each, after one round each to warm up.
+Files whose header does not tell the number of frames, or that are too short for the frames and the stride, are refused. The folder
+has to hold .mp4, .mkv, .webm and .mov and no other videos, which `bench data` would read as well.
 
-  pip install decord av
+  pip install torch numpy decord av
   scripts/bench_decode.py --videos clips/ --program target/release/animatediff
 
 Two ways of resizing are timed for each library: `torch` (of the float frames, as the official dataset does) and `swscale` (in the
@@ -23,6 +25,10 @@ parser.add_argument("--starts", type=int, default=3)
 parser.add_argument("--repeat", type=int, default=5)
 parser.add_argument("--readers", default="decord-torch,decord-swscale,pyav-torch,pyav-swscale")
 args = parser.parse_args()
+if min(args.frames, args.stride, args.size, args.starts, args.repeat) < 1:
+    parser.error("--frames, --stride, --size, --starts and --repeat: at least 1 is expected")
+if not args.videos.is_dir():
+    parser.error(f"--videos {args.videos}: no such folder")
 
 os.environ["OMP_NUM_THREADS"] = "1"
 import av, decord, numpy, torch
@@ -31,6 +37,21 @@ import torch.nn.functional as functional
 torch.set_num_threads(1)
 av.logging.set_level(av.logging.PANIC)
 FILES = sorted(str(path) for path in args.videos.iterdir() if path.suffix in (".mp4", ".mkv", ".webm", ".mov"))
+if not FILES:
+    parser.error(f"--videos {args.videos}: no .mp4, .mkv, .webm or .mov in it")
+
+
+def measures(path):
+    """Width and height, which swscale has to be told beforehand; `bench data` finds them in the file that it opens anyway."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        needed = (args.frames - 1) * args.stride + 1
+        if stream.frames < needed:
+            parser.error(f"{path}: {stream.frames} frames by its header, and {needed} are needed; take it out")
+        return stream.width, stream.height
+
+
+SIZES = {path: measures(path) for path in FILES}
 
 
 def chosen(available, k):
@@ -72,20 +93,19 @@ def decord_torch(path, k):
 
 
 def decord_swscale(path, k):
-    with av.open(path) as container:  # the size has to be known before the reader is made
-        width, height = covering(container.streams.video[0].width, container.streams.video[0].height)
+    width, height = covering(*SIZES[path])
     reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, width=width, height=height)
     return cropped(torch.from_numpy(reader.get_batch(chosen(len(reader), k)).asnumpy()))
 
 
 def pyav_frames(path, k, convert):
-    """Seeks to the key frame before the first frame and decodes to the last, in the way of PyAV's own examples."""
+    """Seeks to the key frame before the first frame and decodes to the last. The files' rate has to be constant."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         rate, base = stream.average_rate, stream.time_base
         wanted = chosen(stream.frames, k)
-        stamp = lambda index: (stream.start_time or 0) + int(index / rate / base)
+        stamp = lambda index: (stream.start_time or 0) + round(index / rate / base)
         container.seek(stamp(wanted[0]), stream=stream)
         stamps, frames = {stamp(index) for index in wanted}, []
         for frame in container.decode(stream):
@@ -122,7 +142,11 @@ def ours():
     return json.loads(output)["clips_per_s_per_core"]
 
 
-readers = {name: globals()[name.replace("-", "_")] for name in args.readers.split(",") if name}
+known = {"decord-torch": decord_torch, "decord-swscale": decord_swscale, "pyav-torch": pyav_torch, "pyav-swscale": pyav_swscale}
+unknown = [name for name in args.readers.split(",") if name and name not in known]
+if unknown:
+    parser.error(f"--readers {unknown[0]}: one of {', '.join(known)} is expected")
+readers = {name: known[name] for name in args.readers.split(",") if name}
 turns = {name: (lambda reader=reader: one_round(reader)) for name, reader in readers.items()}
 if args.program:
     turns["animatediff"] = ours
