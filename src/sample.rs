@@ -14,7 +14,11 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::{
     diffusion::{Ddim, NoiseSchedule, guided},
     frame::Frame,
-    model::{clip::TextEncoder, unet::UNet, vae::Vae},
+    model::{
+        clip::TextEncoder,
+        unet::{Reading, Start, UNet},
+        vae::Vae,
+    },
     native,
     tokenizer::Tokenizer,
 };
@@ -140,32 +144,32 @@ impl Pipeline<'_> {
         let guide = guidance_scale > 1.0;
         let negative = requests.iter().filter(|_| guide).map(|request| request.negative_prompt.as_str());
         let prompts = negative.chain(requests.iter().map(|request| request.prompt.as_str()));
-        let text = self.text_states(&prompts.collect::<Vec<_>>());
+        let text = self.text_states(&prompts.collect::<Vec<_>>()).to_kind(self.kind);
+        // On the CPU the rows are shared out to libtorch's threads.
+        let parts = if self.device.is_cuda() { 1 } else { native::parts(text.size()[0] as usize) };
+        let readings = no_grad(|| self.unet.read(&text)).split(parts);
         let sampler = Ddim::new(self.schedule, steps);
         let predict = |x: &Tensor, timestep: i64| {
-            let batch = if guide { Tensor::cat(&[x, x], 0) } else { x.shallow_clone() };
-            let timesteps = Tensor::full([batch.size()[0]], timestep, (Kind::Int64, self.device));
-            let output = self.predict(&batch, &timesteps, &text);
+            let timesteps = Tensor::full([x.size()[0]], timestep, (Kind::Int64, self.device));
+            // What comes before the first look at a text is the same for both halves of guidance.
+            let start = self.unet.begin(x, &timesteps, self.kind).repeated(if guide { 2 } else { 1 });
+            let output = self.finish(&start, &readings);
             if guide { guided(&output, guidance_scale) } else { output }
         };
         no_grad(|| sampler.sample(noise.to_device(self.device), predict, after))
     }
 
-    /// What the UNet makes of the rows of a batch, in float32. On the CPU they are shared out to libtorch's threads.
-    fn predict(&self, batch: &Tensor, timesteps: &Tensor, text: &Tensor) -> Tensor {
-        let (device, kind) = (self.device, self.kind);
-        let forward = |unet: &UNet, (batch, timesteps, text): (Tensor, Tensor, Tensor)| {
-            no_grad(|| unet.forward(&batch, &timesteps, &text.to_kind(kind))).to_kind(Kind::Float)
+    /// What the UNet makes of a start under the texts that were read, in float32; each part in a thread of its own.
+    fn finish(&self, start: &Start, readings: &[Reading]) -> Tensor {
+        let finish = |unet: &UNet, (start, reading): (Start, Reading)| {
+            no_grad(|| unet.finish(&start, &reading)).to_kind(Kind::Float)
         };
-        let parts = if device.is_cuda() { 1 } else { native::parts(batch.size()[0] as usize) };
-        if parts == 1 {
-            return forward(self.unet, (batch.shallow_clone(), timesteps.shallow_clone(), text.shallow_clone()));
-        }
-        let split = |tensor: &Tensor| tensor.tensor_split(parts as i64, 0).into_iter();
-        let rows = split(batch).zip(split(timesteps)).zip(split(text));
-        let rows = rows.map(|((batch, timesteps), text)| (batch, timesteps, text)).collect();
+        let rows: Vec<_> = start.split(readings.len()).into_iter().zip(readings.iter().map(Reading::shared)).collect();
         let mut outputs = Vec::new();
-        native::side_by_side(self.unet, rows, forward, |output| outputs.push(output));
+        match rows.len() {
+            1 => outputs.extend(rows.into_iter().map(|row| finish(self.unet, row))),
+            _ => native::side_by_side(self.unet, rows, finish, |output| outputs.push(output)),
+        }
         Tensor::cat(&outputs, 0)
     }
 

@@ -56,16 +56,28 @@ impl Attention {
 
     /// Self-attention over the middle axis of `x` `[N, L, C]`, added to `onto`.
     pub fn forward_onto(&self, x: &Tensor, onto: &Tensor) -> Tensor {
-        self.forward_cross_onto(x, x, onto)
+        self.attend_onto(self.project(x), onto)
     }
 
-    /// Attention of `x` `[N, L, C]` to `context` `[M, S, D]`, where M divides N, added to `onto`: row n looks at context row
-    /// n / (N/M), so that the frames of a clip share one projected text.
-    pub fn forward_cross_onto(&self, x: &Tensor, context: &Tensor, onto: &Tensor) -> Tensor {
-        let [q, k, v] = self.project(x, context);
-        let split = |y: Tensor| y.view([context.size()[0], -1, self.heads, y.size()[2] / self.heads]).transpose(1, 2);
-        let (rows, length) = (x.size()[0], x.size()[1]);
-        let attended = attend(&split(q), &split(k), &split(v), false).transpose(1, 2).reshape([rows, length, -1]);
+    /// What queries look up in `context` `[M, S, D]`: keys and values side by side, `[M, S, 2·C]`. Not of self-attention.
+    pub fn keys_values(&self, context: &Tensor) -> Tensor {
+        let (_, to_k, to_v) = self.apart();
+        Tensor::cat(&[to_k.forward(context), to_v.forward(context)], 2)
+    }
+
+    /// Attention of `x` `[N, L, C]` to what `keys_values` gave of a context of M rows, where M divides N, added to `onto`: row n
+    /// looks at context row n / (N/M), so that the frames of a clip share one projected text.
+    pub fn forward_cross_onto(&self, x: &Tensor, keys_values: &Tensor, onto: &Tensor) -> Tensor {
+        let (to_q, ..) = self.apart();
+        let [k, v] = pieces(keys_values);
+        self.attend_onto([to_q.forward(x), k, v], onto)
+    }
+
+    /// From query `[N, L, C]`, key and value `[M, S, C]` on.
+    fn attend_onto(&self, [q, k, v]: [Tensor; 3], onto: &Tensor) -> Tensor {
+        let (rows, length, width) = q.size3().expect("[N, L, C]");
+        let split = |y: &Tensor| y.view([k.size()[0], -1, self.heads, width / self.heads]).transpose(1, 2);
+        let attended = attend(&split(&q), &split(&k), &split(&v), false).transpose(1, 2).reshape([rows, length, width]);
         self.to_out.forward_onto(&attended, onto)
     }
 
@@ -74,7 +86,7 @@ impl Attention {
     pub fn forward_frames_onto(&self, x: &Tensor, frames: i64, onto: &Tensor) -> Tensor {
         let qkv = match &self.projections {
             Projections::Joined(joined) => joined.forward(x),
-            Projections::Apart { .. } => Tensor::cat(&self.project(x, x), 2),
+            Projections::Apart { .. } => Tensor::cat(&self.project(x), 2),
         };
         self.to_out.forward_onto(&attend_frames(&qkv, frames, self.heads), onto)
     }
@@ -84,15 +96,26 @@ impl Attention {
         fits_attend_frames(x, frames, width / self.heads)
     }
 
-    fn project(&self, x: &Tensor, context: &Tensor) -> [Tensor; 3] {
+    /// Query, key and value of self-attention.
+    fn project(&self, x: &Tensor) -> [Tensor; 3] {
         match &self.projections {
-            Projections::Apart { to_q, to_k, to_v } => [to_q.forward(x), to_k.forward(context), to_v.forward(context)],
-            Projections::Joined(joined) => {
-                let mut parts = joined.forward(x).chunk(3, 2).into_iter();
-                std::array::from_fn(|_| parts.next().expect("query, key and value"))
-            }
+            Projections::Apart { to_q, to_k, to_v } => [to_q, to_k, to_v].map(|part| part.forward(x)),
+            Projections::Joined(joined) => pieces(&joined.forward(x)),
         }
     }
+
+    fn apart(&self) -> (&Linear, &Linear, &Linear) {
+        match &self.projections {
+            Projections::Apart { to_q, to_k, to_v } => (to_q, to_k, to_v),
+            Projections::Joined(_) => unreachable!("projections are joined where there is one input"),
+        }
+    }
+}
+
+/// What lies side by side in the last axis of `x` `[N, L, parts·C]`.
+fn pieces<const PARTS: usize>(x: &Tensor) -> [Tensor; PARTS] {
+    let mut parts = x.chunk(PARTS as i64, 2).into_iter();
+    std::array::from_fn(|_| parts.next().expect("the last axis is whole parts"))
 }
 
 /// Scaled dot-product attention of `[N, heads, L, d]`, in chunks of the batch that CUDA's kernels accept.

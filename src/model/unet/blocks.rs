@@ -1,5 +1,7 @@
 //! The levels of the UNet: residual blocks, spatial transformers and motion modules in their order.
 
+use std::{iter, slice};
+
 use tch::Tensor;
 
 use super::{
@@ -17,8 +19,6 @@ use crate::{
 pub struct Inputs<'a> {
     /// `[B, time_dim]`.
     pub time: &'a Tensor,
-    /// `[B, L, D]`.
-    pub text: &'a Tensor,
     /// Frames per clip.
     pub frames: i64,
     /// What a backward pass computes again.
@@ -32,9 +32,10 @@ impl Inputs<'_> {
     }
 
     /// A block that looks at the text.
-    fn transformer<B: Block>(&self, block: &Unit<B>, x: &Tensor) -> Tensor {
+    fn transformer<B: Block>(&self, block: &Unit<B>, x: &Tensor, text: &[Tensor]) -> Tensor {
         let again = self.checkpointing == Checkpointing::Full;
-        block.forward(&[x.shallow_clone(), self.text.shallow_clone()], self.frames, again)
+        let inputs: Vec<Tensor> = iter::once(x).chain(text).map(Tensor::shallow_clone).collect();
+        block.forward(&inputs, self.frames, again)
     }
 }
 
@@ -59,7 +60,40 @@ impl Block for SpatialTransformer {
 
 impl Block for MotionModule {
     fn run(&self, inputs: &[Tensor], frames: i64) -> Tensor {
-        self.forward(&inputs[0], &inputs[1], frames)
+        self.forward(&inputs[0], &inputs[1..], frames)
+    }
+}
+
+/// What the attentions of a layer look up in a text, one row per clip.
+#[derive(Debug)]
+pub struct LayerText {
+    attention: Option<Tensor>,
+    motion: Vec<Tensor>,
+}
+
+impl LayerText {
+    /// `change` of each tensor in it.
+    pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> LayerText {
+        LayerText { attention: self.attention.as_ref().map(&change), motion: self.motion.iter().map(&change).collect() }
+    }
+}
+
+/// Those of the layers to come.
+pub type Texts<'a> = slice::Iter<'a, LayerText>;
+
+/// A layer as far as it goes without a text.
+#[derive(Debug)]
+pub struct Begun {
+    /// `[B·F, C, H, W]`.
+    h: Tensor,
+    /// Of its transformer, `[B·F, H·W, C]`.
+    tokens: Option<Tensor>,
+}
+
+impl Begun {
+    /// `change` of each tensor in it, along whose first axis frames and clips lie.
+    pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Begun {
+        Begun { h: change(&self.h), tokens: self.tokens.as_ref().map(&change) }
     }
 }
 
@@ -72,16 +106,47 @@ struct Layer {
 }
 
 impl Layer {
-    fn forward(&self, x: &Tensor, inputs: &Inputs) -> Tensor {
+    fn read(&self, text: &Tensor) -> LayerText {
+        LayerText {
+            attention: self.attention.as_ref().map(|attention| attention.read(text)),
+            motion: self.motion.as_ref().map_or_else(Vec::new, |motion| motion.read(text)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, inputs: &Inputs, texts: &mut Texts) -> Tensor {
+        let text = next(texts);
         let mut h = inputs.resnet(&self.resnet, x);
         if let Some(attention) = &self.attention {
-            h = inputs.transformer(attention, &h);
+            h = inputs.transformer(attention, &h, text.attention.as_slice());
         }
-        if let Some(motion) = &self.motion {
-            h = inputs.transformer(motion, &h);
-        }
-        h
+        self.move_frames(h, inputs, text)
     }
+
+    fn begin(&self, x: &Tensor, inputs: &Inputs) -> Begun {
+        let h = inputs.resnet(&self.resnet, x);
+        let tokens = self.attention.as_ref().map(|attention| attention.begin(&h));
+        Begun { h, tokens }
+    }
+
+    fn finish(&self, begun: &Begun, inputs: &Inputs, texts: &mut Texts) -> Tensor {
+        let (text, Begun { h, tokens }) = (next(texts), begun);
+        let h = match (&self.attention, tokens, &text.attention) {
+            (Some(attention), Some(tokens), Some(text)) => attention.finish(h, tokens, text),
+            _ => h.shallow_clone(),
+        };
+        self.move_frames(h, inputs, text)
+    }
+
+    fn move_frames(&self, h: Tensor, inputs: &Inputs, text: &LayerText) -> Tensor {
+        match &self.motion {
+            Some(motion) => inputs.transformer(motion, &h, &text.motion),
+            None => h,
+        }
+    }
+}
+
+fn next<'a>(texts: &mut Texts<'a>) -> &'a LayerText {
+    texts.next().expect("a text for every layer")
 }
 
 /// A level on the way down; each of its outputs is a skip connection.
@@ -92,11 +157,34 @@ pub struct DownBlock {
 }
 
 impl DownBlock {
+    /// What each of its layers looks up in `text` `[B, L, D]`.
+    pub fn read(&self, text: &Tensor) -> impl Iterator<Item = LayerText> {
+        self.layers.iter().map(|layer| layer.read(text))
+    }
+
     /// Pushes its outputs onto `skips`.
-    pub fn forward(&self, x: Tensor, inputs: &Inputs, skips: &mut Vec<Tensor>) -> Tensor {
-        let mut h = x;
-        for layer in &self.layers {
-            h = layer.forward(&h, inputs);
+    pub fn forward(&self, x: Tensor, inputs: &Inputs, texts: &mut Texts, skips: &mut Vec<Tensor>) -> Tensor {
+        let first = self.layers[0].forward(&x, inputs, texts);
+        self.go_on(first, inputs, texts, skips)
+    }
+
+    /// Its first layer, as far as it goes without a text.
+    pub fn begin(&self, x: &Tensor, inputs: &Inputs) -> Begun {
+        self.layers[0].begin(x, inputs)
+    }
+
+    /// From there on. Pushes its outputs onto `skips`.
+    pub fn finish(&self, begun: &Begun, inputs: &Inputs, texts: &mut Texts, skips: &mut Vec<Tensor>) -> Tensor {
+        let first = self.layers[0].finish(begun, inputs, texts);
+        self.go_on(first, inputs, texts, skips)
+    }
+
+    /// From the output of the first layer on.
+    fn go_on(&self, first: Tensor, inputs: &Inputs, texts: &mut Texts, skips: &mut Vec<Tensor>) -> Tensor {
+        let mut h = first;
+        skips.push(h.shallow_clone());
+        for layer in &self.layers[1..] {
+            h = layer.forward(&h, inputs, texts);
             skips.push(h.shallow_clone());
         }
         if let Some(downsampler) = &self.downsampler {
@@ -115,9 +203,14 @@ pub struct MidBlock {
 }
 
 impl MidBlock {
+    /// What it looks up in `text` `[B, L, D]`.
+    pub fn read(&self, text: &Tensor) -> LayerText {
+        self.first.read(text)
+    }
+
     /// Keeps the shape.
-    pub fn forward(&self, x: Tensor, inputs: &Inputs) -> Tensor {
-        inputs.resnet(&self.last, &self.first.forward(&x, inputs))
+    pub fn forward(&self, x: Tensor, inputs: &Inputs, texts: &mut Texts) -> Tensor {
+        inputs.resnet(&self.last, &self.first.forward(&x, inputs, texts))
     }
 }
 
@@ -129,12 +222,17 @@ pub struct UpBlock {
 }
 
 impl UpBlock {
+    /// What each of its layers looks up in `text` `[B, L, D]`.
+    pub fn read(&self, text: &Tensor) -> impl Iterator<Item = LayerText> {
+        self.layers.iter().map(|layer| layer.read(text))
+    }
+
     /// Pops its skip connections off `skips`, and resizes to the next one's size: sizes need not be powers of two.
-    pub fn forward(&self, x: Tensor, inputs: &Inputs, skips: &mut Vec<Tensor>) -> Tensor {
+    pub fn forward(&self, x: Tensor, inputs: &Inputs, texts: &mut Texts, skips: &mut Vec<Tensor>) -> Tensor {
         let mut h = x;
         for layer in &self.layers {
             let skip = skips.pop().expect("as many skip connections as layers on the way up");
-            h = layer.forward(&Tensor::cat(&[h, skip], 1), inputs);
+            h = layer.forward(&Tensor::cat(&[h, skip], 1), inputs, texts);
         }
         if let Some(upsampler) = &self.upsampler {
             let next = skips.last().expect("an upsampled level is not the last");

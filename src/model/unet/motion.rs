@@ -4,6 +4,8 @@
 //! has `attn1`, `attn2`, `norm1`, `norm2` for two attentions and `norm3` for the feed-forward. With more attentions than
 //! two the names go on counting, and the feed-forward's norm comes after the last.
 
+use std::slice;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -203,8 +205,21 @@ impl MotionModule {
         }
     }
 
-    /// `x` `[B·F, C, H, W]`, `text` `[B, L, D]`.
-    pub fn forward(&self, x: &Tensor, text: &Tensor, frames: i64) -> Tensor {
+    /// What its `Temporal_Cross` attentions look up in `text` `[B, L, D]`, in their order.
+    pub fn read(&self, text: &Tensor) -> Vec<Tensor> {
+        let of_text = |TemporalAttention { mixer, .. }: &TemporalAttention| match mixer {
+            Mixer::Text(attention) => Some(attention.keys_values(text)),
+            Mixer::Frames(_) | Mixer::Neighbours(_) => None,
+        };
+        self.attentions().filter_map(of_text).collect()
+    }
+
+    fn attentions(&self) -> impl Iterator<Item = &TemporalAttention> {
+        self.transformer_blocks.iter().flat_map(|block| &block.attentions)
+    }
+
+    /// `x` `[B·F, C, H, W]`; `text` is what [`MotionModule::read`] gave of B rows.
+    pub fn forward(&self, x: &Tensor, text: &[Tensor], frames: i64) -> Tensor {
         let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
         let (clips, positions) = (rows / frames, height * width);
         let normed = self.norm.forward(x, frames);
@@ -220,8 +235,9 @@ impl MotionModule {
         }
         let sequences = normed.view([clips, frames, channels, positions]).permute([0, 3, 1, 2]).contiguous();
         let mut h = self.proj_in.forward(&sequences.view([clips * positions, frames, channels]));
+        let mut text = text.iter();
         for block in &self.transformer_blocks {
-            h = block.forward(&h, text);
+            h = block.forward(&h, &mut text);
         }
         let h = self.proj_out.forward(&h).view([clips, positions, frames, channels]).permute([0, 2, 3, 1]);
         x + h.reshape([rows, channels, height, width])
@@ -229,8 +245,7 @@ impl MotionModule {
 
     /// Whether frames can be attended to as they lie, and no sequence needs to be gathered.
     fn takes_rows(&self, x: &Tensor, frames: i64) -> bool {
-        let mut attentions = self.transformer_blocks.iter().flat_map(|block| &block.attentions);
-        attentions.all(|TemporalAttention { norm, mixer }| match mixer {
+        self.attentions().all(|TemporalAttention { norm, mixer }| match mixer {
             Mixer::Frames(attention) => attention.takes_frames(x, frames, norm.features()),
             Mixer::Text(_) | Mixer::Neighbours(_) => false,
         })
@@ -304,8 +319,8 @@ impl TemporalBlock {
         }
     }
 
-    /// `h` `[B·H·W, F, C]`.
-    fn forward(&self, h: &Tensor, text: &Tensor) -> Tensor {
+    /// `h` `[B·H·W, F, C]`; each attention to the text takes the next of `text`.
+    fn forward(&self, h: &Tensor, text: &mut slice::Iter<Tensor>) -> Tensor {
         let mut h = h.shallow_clone();
         for TemporalAttention { norm, mixer } in &self.attentions {
             let normed = norm.forward(&h);
@@ -315,7 +330,10 @@ impl TemporalBlock {
             };
             h = match mixer {
                 Mixer::Frames(attention) => attention.forward_onto(&placed, &h),
-                Mixer::Text(attention) => attention.forward_cross_onto(&placed, text, &h),
+                Mixer::Text(attention) => {
+                    let text = text.next().expect("what each attention looks up in the text");
+                    attention.forward_cross_onto(&placed, text, &h)
+                }
                 Mixer::Neighbours(convolution) => &h + convolution.forward(&placed),
             };
         }

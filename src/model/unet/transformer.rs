@@ -10,7 +10,7 @@ use crate::nn::{Attention, Conv2d, GroupNorm, LayerNorm, Linear, Params};
 pub struct SpatialTransformer {
     norm: GroupNorm,
     proj_in: Projection,
-    transformer_blocks: Vec<TransformerBlock>,
+    transformer_block: TransformerBlock,
     proj_out: Projection,
 }
 
@@ -34,20 +34,32 @@ impl SpatialTransformer {
         SpatialTransformer {
             norm: GroupNorm::new(&(params / "norm"), options.groups, channels, 1e-6),
             proj_in: Projection::new(&(params / "proj_in"), channels, options.linear_projection),
-            transformer_blocks: vec![TransformerBlock::new(&block, channels, options)],
+            transformer_block: TransformerBlock::new(&block, channels, options),
             proj_out: Projection::new(&(params / "proj_out"), channels, options.linear_projection),
         }
     }
 
-    /// `x` `[B·F, C, H, W]`, `text` `[B, L, D]`.
+    /// What it looks up in `text` `[B, L, D]`.
+    pub fn read(&self, text: &Tensor) -> Tensor {
+        self.transformer_block.attn2.keys_values(text)
+    }
+
+    /// `x` `[B·F, C, H, W]`; `text` is what [`SpatialTransformer::read`] gave of B rows.
     pub fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
-        let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
+        self.finish(x, &self.begin(x), text)
+    }
+
+    /// As far as it goes without a text: `[B·F, C, H, W]` to `[B·F, H·W, C]`.
+    pub fn begin(&self, x: &Tensor) -> Tensor {
         // Statistics per frame in every version: the official code folds the frames before this norm.
         let h = self.norm.forward(x, 1);
-        let mut h = self.proj_in.tokens_of(&h);
-        for block in &self.transformer_blocks {
-            h = block.forward(&h, text);
-        }
+        self.transformer_block.begin(&self.proj_in.tokens_of(&h))
+    }
+
+    /// From there on: `begun` is what [`SpatialTransformer::begin`] gave of `x`.
+    pub fn finish(&self, x: &Tensor, begun: &Tensor, text: &Tensor) -> Tensor {
+        let (rows, channels, height, width) = x.size4().expect("[B·F, C, H, W]");
+        let h = self.transformer_block.finish(begun, text);
         self.proj_out.picture_onto(&h, [rows, channels, height, width], x)
     }
 }
@@ -111,9 +123,12 @@ impl TransformerBlock {
         }
     }
 
-    fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
-        let x = self.attn1.forward_onto(&self.norm1.forward(x), x);
-        let x = self.attn2.forward_cross_onto(&self.norm2.forward(&x), text, &x);
+    fn begin(&self, x: &Tensor) -> Tensor {
+        self.attn1.forward_onto(&self.norm1.forward(x), x)
+    }
+
+    fn finish(&self, x: &Tensor, text: &Tensor) -> Tensor {
+        let x = self.attn2.forward_cross_onto(&self.norm2.forward(x), text, x);
         self.ff.forward_onto(&self.norm3.forward(&x), &x)
     }
 }

@@ -35,7 +35,7 @@ fn check(golden: &Golden, case: &str) {
 
     let crosses = golden.below(&format!("{case}.text")).into_values().next();
     let text = crosses.unwrap_or_else(|| Tensor::zeros([1], (Kind::Float, Device::Cpu)));
-    let got = module.forward(&x, &text, number("frames"));
+    let got = module.forward(&x, &module.read(&text), number("frames"));
     assert_close(&format!("{case} {}", options_in_short(&config)), &got, &golden.get(&format!("{case}.out")), OUTPUT);
 }
 
