@@ -8,7 +8,7 @@ use animatediff::{
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{Golden, OUTPUT, assert_close, base, golden_path, motion};
+use crate::support::{Golden, OUTPUT, assert_close, base, global_generator, golden_path, motion};
 
 /// Rank of the golden low-rank pairs.
 const RANK: i64 = 4;
@@ -125,5 +125,44 @@ fn adapter_under_a_motion_module() {
         };
         let unet = build(parts, plan);
         assert_close("v3", &predict(&unet, &golden), &golden.get("out.v3_frame_adapter1"), OUTPUT);
+    }
+}
+
+/// As guided sampling does it: the text read once, the start shared by both halves of the batch, the rest in parts.
+fn predict_in_parts(unet: &UNet, latents: &Tensor, timesteps: &Tensor, text: &Tensor, parts: usize) -> Tensor {
+    tch::no_grad(|| {
+        let start = unet.begin(latents, timesteps, text.kind()).repeated(2);
+        let pieces = start.split(parts).into_iter().zip(unet.read(text).split(parts));
+        Tensor::cat(&pieces.map(|(start, reading)| unet.finish(&start, &reading)).collect::<Vec<_>>(), 0)
+    })
+}
+
+#[test]
+fn what_is_computed_once_for_several_texts_is_what_each_would_compute() {
+    let _generator = global_generator();
+    let base = base();
+    tch::manual_seed(5);
+    let options = (Kind::Float, Device::Cpu);
+    // Clips A and B, whose frames are 8 by 8, under two texts each.
+    let (latents, timesteps) = (Tensor::randn([2, 4, 3, 8, 8], options), Tensor::from_slice(&[10_i64, 700]));
+    let text = Tensor::randn([4, 5, base.unet.cross_attention_dim], options);
+    let (twice, both_times) = (Tensor::cat(&[&latents, &latents], 0), Tensor::cat(&[&timesteps, &timesteps], 0));
+    for version in [None, Some("v1")] {
+        for (plan, kind, tolerance) in [
+            (Plan::frozen(), Kind::Float, 1e-5),
+            (Plan::only_used(), Kind::Float, 1e-5),
+            (Plan::only_used(), Kind::BFloat16, 2e-2),
+        ] {
+            let motion = version.map(|version| motion(version, NormScope::Frame));
+            let (unet, _) =
+                UNetParts { motion, ..UNetParts::new(&base) }.build(plan.clone(), Device::Cpu, kind).unwrap();
+            let text = text.to_kind(kind);
+            let plain = tch::no_grad(|| unet.forward(&twice, &both_times, &text));
+            for parts in [1, 3] {
+                let what = format!("{version:?}, {plan:?}, {kind:?}, {parts} parts");
+                let found = predict_in_parts(&unet, &latents, &timesteps, &text, parts);
+                assert_close(&what, &found.to_kind(Kind::Float), &plain.to_kind(Kind::Float), tolerance);
+            }
+        }
     }
 }
