@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
 use crate::{
+    device::Precision,
     machine::{Machine, processor},
     model::{
         sizes::Sizes,
@@ -92,6 +93,14 @@ impl Version {
 }
 
 impl Scale {
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scale::Tiny => "tiny",
+            Scale::Sd15 => "sd15",
+        }
+    }
+
     /// Sizes of the base.
     pub fn sizes(self) -> Sizes {
         match self {
@@ -150,7 +159,7 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "mode": mode,
             "device": if case.device.is_cuda() { "cuda" } else { "cpu" },
-            "dtype": measure::dtype(case.kind),
+            "dtype": Precision::of(case.kind).name(),
             "scale": case.scale,
             "size": case.size,
             "frames": case.frames,

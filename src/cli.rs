@@ -18,7 +18,6 @@ mod train;
 
 use std::{
     io::{IsTerminal, stderr},
-    panic::PanicHookInfo,
     process::ExitCode,
 };
 
@@ -27,14 +26,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    assemble::AssembleError,
-    convert as convert_order,
-    data::DataError,
-    tokenizer::TokenizerError,
-    train::{Refused, memory},
-    video::VideoError,
-    weights::WeightsError,
-    yaml::YamlError,
+    assemble::AssembleError, convert as convert_order, data::DataError, panics::Panicked, tokenizer::TokenizerError,
+    train::Refused, video::VideoError, weights::WeightsError, yaml::YamlError,
 };
 
 /// Trains and samples AnimateDiff: domain adapter, motion module and MotionLoRA
@@ -125,36 +118,11 @@ pub fn log_to_stderr() {
 
 /// Prints an error with its causes; 2 when the user's input is at fault, else 1.
 pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<Panicked>().is_some_and(Panicked::is_broken_pipe) {
+        return ExitCode::FAILURE;
+    }
     eprintln!("error: {error:#}");
     ExitCode::from(if is_input(error) { 2 } else { 1 })
-}
-
-/// Says what a panic was. libtorch's own failures come this way: memory that ran out, or a mistake of ours.
-/// Threads that decode catch their own and report them as unreadable files.
-pub fn report_panic(info: &PanicHookInfo) {
-    if std::thread::current().name() != Some("main") {
-        return;
-    }
-    let payload = info.payload();
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    if text.is_some_and(|text| text.contains("failed printing to stdout") && text.contains("Broken pipe")) {
-        return; // whoever read the output has seen enough of it
-    }
-    let memory = text.is_some_and(memory::is_lack);
-    if memory && memory::guarded() {
-        return; // told as an error, with what would help
-    }
-    // libtorch appends its own C++ stack.
-    let text = text.unwrap_or("no message").lines().next().unwrap_or_default();
-    let text = text.split("\\n").next().unwrap_or_default();
-    let place =
-        info.location().map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
-    let next = if memory {
-        "memory ran out: lower the batch size, the frames or the picture size"
-    } else {
-        "this is a mistake in animatediff; please report it with the command"
-    };
-    eprintln!("error: {text}{place}\n{next}");
 }
 
 fn is_input(error: &anyhow::Error) -> bool {

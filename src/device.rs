@@ -136,6 +136,33 @@ fn multiplies_bf16() -> bool {
     false
 }
 
+impl Precision {
+    /// That of `kind`.
+    pub fn of(kind: Kind) -> Precision {
+        match kind {
+            Kind::BFloat16 => Precision::Bf16,
+            Kind::Half => Precision::Fp16,
+            _ => Precision::Fp32,
+        }
+    }
+
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::Fp32 => "fp32",
+            Precision::Bf16 => "bf16",
+            Precision::Fp16 => "fp16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
 impl FromStr for Precision {
     type Err = String;
 

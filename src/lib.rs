@@ -13,6 +13,7 @@
 //! - [`dist`]: several processes as one;
 //! - [`sample`] and [`train`];
 //! - [`eval`]: what clips show, measured;
+//! - [`panics`]: libtorch's failures as values;
 //! - [`config`]: what users write, in layers; [`reproduce`]: the recipe's claims, trained and measured;
 //! - [`mod@bench`]: how fast all of it is;
 //! - [`cli`]: the commands, the only part that prints.
@@ -36,6 +37,7 @@ pub mod machine;
 pub mod model;
 pub mod native;
 pub mod nn;
+pub mod panics;
 pub mod reproduce;
 pub mod sample;
 pub mod tokenizer;

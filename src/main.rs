@@ -4,15 +4,18 @@ use std::{panic, process::ExitCode};
 
 use clap::Parser;
 
-use animatediff::cli::{self, Cli};
+use animatediff::{
+    cli::{self, Cli},
+    panics,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli::log_to_stderr();
-    panic::set_hook(Box::new(cli::report_panic));
-    match panic::catch_unwind(|| cli::run(cli)) {
+    panic::set_hook(Box::new(panics::remember));
+    match panics::catch(|| cli::run(cli)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => cli::report(&error),
-        Err(_) => ExitCode::FAILURE,
+        Err(panicked) => cli::report(&panicked.into()),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
-use tch::{Device, Kind};
+use tch::Device;
 
 use crate::native::cuda_peak;
 
@@ -144,13 +144,4 @@ fn peak_resident() -> Option<i64> {
 /// Processes that wanted a core, mean over the last minute.
 pub fn load_average() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
-}
-
-/// `fp32`, `bf16` or `fp16`.
-pub fn dtype(kind: Kind) -> &'static str {
-    match kind {
-        Kind::BFloat16 => "bf16",
-        Kind::Half => "fp16",
-        _ => "fp32",
-    }
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     assemble::{ARCHITECTURE_KEY, Base, Motion, Pool, folder::write_configs},
+    device::Precision,
     diffusion, files,
     nn::Source,
     sample::{Cast, Studio},
@@ -31,7 +32,8 @@ const MOTION_FILE: &str = "motion_module.safetensors";
 /// # Errors
 /// Names the file that cannot be written.
 pub fn weights(folder: &Path, case: &Case) -> Result<PathBuf> {
-    let place = folder.join(format!("{}-{}", super::measure::dtype(case.kind), case.motion.name()));
+    let dtype = Precision::of(case.kind);
+    let place = folder.join(format!("{}-{dtype}-{}-seed-{}", case.scale.name(), case.motion.name(), case.seed));
     if !place.exists() {
         files::write_dir(&place, |staging| write(staging, case))?;
     }

@@ -94,7 +94,7 @@ fn config(case: &Case, savings: Savings) -> Config {
         Device::Cuda(index) => DeviceChoice::Cuda(index),
         _ => DeviceChoice::Cpu,
     };
-    config.precision = if case.kind == Kind::BFloat16 { Precision::Bf16 } else { Precision::Fp32 };
+    config.precision = Precision::of(case.kind);
     config
 }
 

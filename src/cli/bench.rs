@@ -267,6 +267,12 @@ impl Common {
         })
     }
 
+    /// The same for what samples: `auto` is what `sample` takes it for.
+    fn sampling_case(&self) -> Result<Case> {
+        let case = self.case(512)?;
+        Ok(Case { kind: self.dtype.for_sampling(case.device), ..case })
+    }
+
     fn print(&self, report: &Report) {
         print(report.fields(), self.json);
     }
@@ -281,7 +287,7 @@ impl SampleArgs {
             steps: self.steps.unwrap_or(if self.common.scale == ScaleArg::Sd15 { 25 } else { 4 }),
             warmup: self.rounds.warmup,
             repeat: self.rounds.repeat,
-            ..self.common.case(512)?
+            ..self.common.sampling_case()?
         };
         case.check().map_err(usage)?;
         self.common.print(&bench::sample::run(&case)?);
@@ -291,9 +297,6 @@ impl SampleArgs {
 
 impl TrainArgs {
     fn run(&self) -> Result<()> {
-        if self.common.dtype == Precision::Fp16 {
-            return Err(usage("--dtype fp16: training computes in fp32 or bf16"));
-        }
         let case = Case {
             motion: self.motion.version(),
             batch: self.batch,
@@ -336,7 +339,7 @@ impl StartupArgs {
             guided: !self.model.no_cfg,
             steps: self.steps,
             repeat: self.repeat,
-            ..self.common.case(512)?
+            ..self.common.sampling_case()?
         };
         case.check().map_err(usage)?;
         if let (Some(since), Some(place)) = (self.since, &self.weights_dir) {
@@ -367,7 +370,7 @@ impl StartupArgs {
             ("--scale", name(self.common.scale)),
             ("--motion", name(self.model.motion)),
             ("--device", self.common.device.to_string()),
-            ("--dtype", measure::dtype(case.kind).into()),
+            ("--dtype", Precision::of(case.kind).to_string()),
             ("--size", case.size.to_string()),
             ("--frames", case.frames.to_string()),
             ("--steps", case.steps.to_string()),

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     assemble::{Base, Motion},
     config,
-    device::DeviceChoice,
+    device::{DeviceChoice, Precision},
     dist::Comm,
     train::{
         Config, Stage,
@@ -141,6 +141,9 @@ struct StageArgs {
     /// auto, cpu, cuda or cuda:n (device)
     #[arg(long)]
     device: Option<DeviceChoice>,
+    /// auto, fp32, bf16 or fp16: what networks compute in (precision)
+    #[arg(long)]
+    precision: Option<Precision>,
     /// `auto`: go on with the newest run of this name that left a checkpoint, or start a new one; for commands that are
     /// repeated as they are. `never`: start a new one. Or the run's folder, or one of its checkpoints: its own configuration
     /// is then used unless -c gives another
@@ -273,6 +276,7 @@ impl StageArgs {
             ("name", self.name.clone()),
             ("output_dir", path(&self.output_dir)),
             ("device", self.device.map(|device| device.to_string())),
+            ("precision", self.precision.map(|precision| precision.to_string())),
         ];
         let texts = texts.iter().filter_map(|(key, text)| Some(setting(key, text.as_ref()?)));
         let steps =

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Dataset;
-use crate::video::VideoError;
+use crate::{panics, video::VideoError};
 
 /// Files tried before a share of them means anything; the whole of a smaller set does, too.
 const ENOUGH_FOR_A_SHARE: usize = 20;
@@ -129,9 +129,7 @@ pub(super) fn fault(path: &Path, reason: impl Into<String>) -> DataError {
 impl Failure {
     /// A panic that was caught while `path` was read.
     pub(crate) fn of_panic(path: PathBuf, panic: &(dyn Any + Send)) -> Failure {
-        let reason = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let reason = reason.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Failure::Panic { path, reason }
+        Failure::Panic { path, reason: panics::text(panic).unwrap_or_default().to_owned() }
     }
 
     /// Of a damaged list or cache, which is no single clip's fault: skipping on would train on another set.

@@ -19,8 +19,9 @@ const FOLDER: &str = "bad_steps";
 #[derive(Debug, thiserror::Error)]
 #[error(
     "step {step}: {in_a_row} steps in a row had no finite loss and gradient, and were skipped (their clips are listed in {}). \
-     The last checkpoint is as it was: lower learning_rate, or look at those clips, and go on with --resume",
-    .dump.parent().unwrap_or(.dump).display()
+     Lower learning_rate, or look at those clips, and {}",
+    .dump.parent().unwrap_or(.dump).display(),
+    way_on(.sound.as_deref())
 )]
 pub struct Diverged {
     /// So many.
@@ -29,13 +30,28 @@ pub struct Diverged {
     pub step: i64,
     /// What was written of it.
     pub dump: PathBuf,
+    /// The newest checkpoint from before the last update: later ones may hold the weights that this came of.
+    pub sound: Option<PathBuf>,
+}
+
+fn way_on(sound: Option<&Path>) -> String {
+    match sound {
+        Some(path) => format!("go on with --resume {}, which is from before the last update", path.display()),
+        None => "start anew: there is no checkpoint from before the last update".into(),
+    }
 }
 
 /// What is written of each clip of such a step.
 pub fn clips(samples: &[Sample]) -> Vec<Value> {
     let clip = |sample: &Sample| {
-        let largest = sample.pixels.iter().copied().map(f32::abs).fold(0.0, f32::max);
-        json!({"id": sample.id, "caption": sample.caption, "position": sample.position, "largest_pixel": largest})
+        let mut told = json!({"id": sample.id, "caption": sample.caption, "position": sample.position});
+        // A clip from a cache has no pixels.
+        if !sample.pixels.is_empty() {
+            let (finite, others): (Vec<f32>, Vec<f32>) = sample.pixels.iter().partition(|pixel| pixel.is_finite());
+            told["largest_pixel"] = finite.into_iter().map(f32::abs).fold(0.0, f32::max).into();
+            told["pixels_not_finite"] = others.len().into();
+        }
+        told
     };
     samples.iter().map(clip).collect()
 }

@@ -46,6 +46,9 @@ pub struct Keep {
     pub last: usize,
     /// And those whose step is a multiple of this.
     pub every: Option<i64>,
+    /// And the newest of a step before this one, in which the last update was made: that update's loss was finite, so the weights
+    /// that it began with were sound. Those that it left are not known to be.
+    pub sound_before: i64,
 }
 
 /// Saves `<dir>/step-NNNNNNNN`, replacing one of the same step, and removes the older ones that `keep` does not name; all
@@ -53,16 +56,20 @@ pub struct Keep {
 ///
 /// Staging left in `dir` by killed runs is removed first, so the caller must be the only writer: it holds the run's lock.
 ///
+/// What cannot be removed is warned of: the next save tries again.
+///
 /// # Errors
 /// When something cannot be written; every earlier checkpoint is then still there.
 pub fn save(dir: &Path, checkpoint: &Checkpoint, keep: Option<Keep>) -> Result<PathBuf> {
     disk::create_dir_all(dir).map_err(|e| files::failed(dir, "create the folder", e))?;
-    files::remove_staging(dir)?;
+    if let Err(error) = files::remove_staging(dir) {
+        tracing::warn!("{error:#}");
+    }
     let target = dir.join(folder_name(checkpoint.step)?);
     files::write_dir(&target, |staging| stage(staging, checkpoint))
         .with_context(|| format!("the checkpoint of step {} was not saved", checkpoint.step))?;
     if let Some(keep) = keep {
-        rotate(dir, checkpoint.step, keep)?;
+        rotate(dir, checkpoint.step, keep);
     }
     Ok(target)
 }
@@ -114,6 +121,15 @@ pub fn newest(dir: &Path) -> Result<Option<Newest>> {
         );
     }
     Ok(None)
+}
+
+/// The newest complete checkpoint in `dir` of a step before `step`.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn newest_before(dir: &Path, step: i64) -> Result<Option<PathBuf>> {
+    let earlier = list(dir)?.into_iter().rev().filter(|(own, _)| *own < step);
+    Ok(earlier.map(|(_, path)| path).find(|path| verify(path).is_ok()))
 }
 
 /// The checkpoint folders in `dir` by ascending step, complete or not; empty where there is no such folder.
@@ -195,15 +211,25 @@ fn write(path: &Path, fill: impl FnOnce(&mut HashingWriter<BufWriter<Output>>) -
 
 /// Removes what `keep` does not name of the checkpoints up to `step`. A folder loses its name before its files, so a kill
 /// leaves no half of it listed.
-fn rotate(dir: &Path, step: i64, keep: Keep) -> Result<()> {
-    let earlier: Vec<_> = list(dir)?.into_iter().filter(|(s, _)| *s <= step).collect();
-    let is_kept = |step: i64| keep.every.is_some_and(|every| step % every == 0);
-    for (_, path) in earlier.iter().rev().skip(keep.last.max(1)).filter(|(step, _)| !is_kept(*step)) {
-        let doomed = files::staging_path(path)?;
-        disk::rename(path, &doomed).map_err(|e| files::failed(path, "rotate out", e))?;
-        disk::remove(&doomed).map_err(|e| files::failed(&doomed, "remove", e))?;
+fn rotate(dir: &Path, step: i64, keep: Keep) {
+    let earlier = list(dir).unwrap_or_else(|error| {
+        tracing::warn!("no older checkpoint is removed: {error:#}");
+        Vec::new()
+    });
+    let earlier: Vec<_> = earlier.into_iter().rev().filter(|(s, _)| *s <= step).collect();
+    let sound = earlier.iter().map(|(step, _)| *step).find(|&step| step < keep.sound_before);
+    let is_kept = |step: i64| keep.every.is_some_and(|every| step % every == 0) || Some(step) == sound;
+    for (_, path) in earlier.iter().skip(keep.last.max(1)).filter(|(step, _)| !is_kept(*step)) {
+        if let Err(error) = remove(path) {
+            tracing::warn!("an older checkpoint stays: {error:#}");
+        }
     }
-    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let doomed = files::staging_path(path)?;
+    disk::rename(path, &doomed).map_err(|e| files::failed(path, "rotate out", e))?;
+    disk::remove(&doomed).map_err(|e| files::failed(&doomed, "remove", e))
 }
 
 fn folder_name(step: i64) -> Result<String> {

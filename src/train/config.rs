@@ -121,7 +121,7 @@ pub struct Config {
     pub checkpointing_epochs: i64,
     /// Checkpoint every so many steps; -1 only at the end.
     pub checkpointing_steps: i64,
-    /// So many of the newest checkpoints are kept.
+    /// So many of the newest checkpoints are kept, and always one whose weights a later update has shown to be sound: of 1, two.
     pub keep_checkpoints: usize,
     /// And each whose step is a multiple of this, for ever; -1 none.
     pub keep_every: i64,
@@ -359,9 +359,10 @@ impl Config {
         }
     }
 
-    /// Which checkpoints stay.
-    pub fn keep(&self) -> Keep {
-        Keep { last: self.keep_checkpoints, every: Some(self.keep_every).filter(|&every| every > 0) }
+    /// Which checkpoints stay when the last update was made in step `updated`.
+    pub fn keep(&self, updated: i64) -> Keep {
+        let every = Some(self.keep_every).filter(|&every| every > 0);
+        Keep { last: self.keep_checkpoints, every, sound_before: updated }
     }
 
     /// Clips per update, of all processes together.

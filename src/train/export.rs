@@ -11,7 +11,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Config, recipe::Stage, trainer::Trainer};
 use crate::{
-    assemble::{ARCHITECTURE_KEY, Base, GROUPS_KEY, SCHEDULE_KEY, SCHEDULER, folder::write_configs, position_tables},
+    assemble::{
+        ARCHITECTURE_KEY, Base, GROUPS_KEY, Motion, SCHEDULE_KEY, SCHEDULER, folder::write_configs, position_tables,
+        read_unet,
+    },
     diffusion, files,
     weights::{
         Content, Dialect, LowRankUse, NamedTensors,
@@ -38,12 +41,12 @@ pub fn export(dir: &Path, stage: Stage, config: &Config, base: &Base, trainer: &
         }
         Stage::Motion => {
             let path = dir.join("motion_module.safetensors");
-            write_named(&path, motion_module(trainer)?, Some(kind), &metadata)?;
+            write_named(&path, motion_module(config, trainer)?, Some(kind), &metadata)?;
             Ok(path)
         }
         Stage::Image | Stage::Vae => {
             let process = (stage == Stage::Image).then(|| config.noise_scheduler_kwargs.process());
-            write_base(dir, base, (trainer, kind), process, &metadata)?;
+            write_base(dir, config, base, (trainer, kind), process, &metadata)?;
             Ok(dir.to_owned())
         }
     }
@@ -106,10 +109,13 @@ fn pairs(config: &Config, trainer: &Trainer) -> NamedTensors {
 }
 
 /// The motion module, with the tables of sines that older readers expect.
-fn motion_module(trainer: &Trainer) -> Result<NamedTensors> {
+fn motion_module(config: &Config, trainer: &Trainer) -> Result<NamedTensors> {
     let weights = &trainer.weights;
+    let read = config.motion.as_ref().map(|path| Motion::read(path, config.unet_additional_kwargs.clone()));
+    let frozen =
+        as_read(&weights.frozen, "unet.", &read.transpose()?.map_or_else(NamedTensors::new, |read| read.tensors));
     let module: NamedTensors = unet(&weights.trained)
-        .chain(unet(&weights.frozen))
+        .chain(unet(&frozen))
         .filter(|(name, _)| name.contains("motion_modules."))
         .map(|(name, tensor)| (name.to_owned(), tensor.detach()))
         .collect();
@@ -134,13 +140,14 @@ fn official(content: Content, tensors: NamedTensors, trainer: &Trainer) -> Resul
 /// A whole base in the diffusers layout: the trained parts written anew, the rest copied.
 fn write_base(
     dir: &Path,
+    config: &Config,
     base: &Base,
     trained: (&Trainer, Kind),
     process: Option<diffusion::Process>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
     files::write_dir(dir, |staging| {
-        stage_base(staging, base, trained, metadata)?;
+        stage_base(staging, config, base, trained, metadata)?;
         process.map_or(Ok(()), |process| write_process(&staging.join(SCHEDULER), process))
     })
 }
@@ -154,6 +161,7 @@ const COMPONENTS: [(&str, &str, &str); 3] = [
 
 fn stage_base(
     staging: &Path,
+    config: &Config,
     base: &Base,
     (trainer, kind): (&Trainer, Kind),
     metadata: &BTreeMap<String, String>,
@@ -177,8 +185,6 @@ fn stage_base(
     let (trained, frozen) = (&trainer.weights.trained, &trainer.weights.frozen);
     for (prefix, part, file) in COMPONENTS {
         let (target, of_folder) = (staging.join(part), folder.as_ref().map(|folder| folder.join(part)));
-        let own = trained.iter().chain(frozen);
-        let own = own.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.detach())));
         match (trained.keys().any(|name| name.starts_with(prefix)), of_folder) {
             (false, Some(from)) => files::copy(&from, &target)?,
             (false, None) => write_named(&target.join(file), untrained(base, part)?, None, &BTreeMap::new())?,
@@ -186,11 +192,26 @@ fn stage_base(
                 if let Some(from) = from {
                     files::copy(&from.join("config.json"), &target.join("config.json"))?;
                 }
+                let mut read = untrained(base, part)?;
+                if let (Some(path), "unet") = (&config.unet_checkpoint_path, part) {
+                    read.extend(read_unet(path)?);
+                }
+                let frozen = as_read(frozen, prefix, &read);
+                let own = trained.iter().chain(&frozen);
+                let own =
+                    own.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.detach())));
                 write_named(&target.join(file), own.collect(), Some(kind), metadata)?;
             }
         }
     }
     write_scaling_factor(&staging.join("vae/config.json"), base.vae.scaling_factor)
+}
+
+/// Those of `frozen` whose names begin with `prefix`, with their values in `read`, where they are: the networks have them rounded to
+/// what they compute in.
+fn as_read(frozen: &BTreeMap<String, Tensor>, prefix: &str, read: &NamedTensors) -> BTreeMap<String, Tensor> {
+    let own = frozen.iter().filter_map(|(name, tensor)| Some((name, name.strip_prefix(prefix)?, tensor)));
+    own.map(|(name, short, tensor)| (name.clone(), read.get(short).unwrap_or_else(|| tensor.shallow_clone()))).collect()
 }
 
 fn untrained(base: &Base, part: &str) -> Result<NamedTensors> {

@@ -69,6 +69,11 @@ impl Metrics {
         Ok(())
     }
 
+    /// The step of the last row; before all steps where there is none.
+    pub fn last_step(&self) -> i64 {
+        self.last_step
+    }
+
     /// The file, to be synced by another thread: a checkpoint that is saved after that counts on no row that can be lost.
     ///
     /// # Errors

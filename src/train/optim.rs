@@ -89,7 +89,8 @@ impl AdamW {
         norm
     }
 
-    /// One update at learning rate `lr`. A tensor that the loss did not reach keeps its value and moments.
+    /// One update at learning rate `lr`. A tensor that no loss has reached yet keeps its value and moments; one that this loss did not
+    /// reach, and an earlier one did, has a gradient of zero where one process trains alone.
     pub fn step(&mut self, lr: f64) {
         let Config { adam_beta1, adam_beta2, adam_weight_decay, adam_epsilon, .. } = self.config;
         let step =

@@ -15,13 +15,15 @@ use super::{
 
 /// The files a run writes as it goes.
 pub(super) struct Outputs {
-    pub(super) folder: RunFolder,
     pub(super) board: Board,
     pub(super) metrics: Metrics,
     pub(super) saver: Saver,
+    /// Holds the lock. The last to go, and so after the saver, which ends its write first.
+    pub(super) folder: RunFolder,
 }
 
 impl Outputs {
+    /// Puts a step on the board and in the rows.
     pub(super) fn log(&mut self, report: &StepReport, pace: &Pace) -> Result<()> {
         let StepReport { step, loss, grad_norm, lr, outcome } = *report;
         let mut row = json!({
@@ -35,14 +37,15 @@ impl Outputs {
         if outcome != Outcome::Updated {
             row["skipped"] = json!(outcome);
         }
-        self.metrics.append(step, &row)?;
         let finite = [("train_loss", loss), ("lr", lr), ("grad_norm", grad_norm)]
             .into_iter()
             .filter(|(_, value)| value.is_finite());
         for (tag, value) in finite {
             self.board.scalar(tag, step, value)?;
         }
-        self.board.scalar("clips_per_second", step, pace.clips_per_second)
+        self.board.scalar("clips_per_second", step, pace.clips_per_second)?;
+        // Last: a step whose row is there is on the board, too.
+        self.metrics.append(step, &row)
     }
 
     /// Tells of a save that ended since the last time.

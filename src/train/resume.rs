@@ -47,6 +47,8 @@ pub struct Point {
     pub folder: PathBuf,
     /// The checkpoint in it.
     pub checkpoint: PathBuf,
+    /// Whether this very checkpoint was asked for, rather than the newest.
+    pub named: bool,
     /// Newer checkpoints that are damaged: what is wrong with each, newest first.
     pub damaged: Vec<String>,
 }
@@ -74,7 +76,7 @@ impl Resume {
             Resume::Never => Ok(None),
             Resume::Auto => newest_run(output_dir, name, debug).map_err(|error| Refused(error).into()),
             Resume::From(path) => match named(path)? {
-                (folder, Some(checkpoint)) => Ok(Some(Point { folder, checkpoint, damaged: Vec::new() })),
+                (folder, Some(checkpoint)) => Ok(Some(Point { folder, checkpoint, named: true, damaged: Vec::new() })),
                 (folder, None) => {
                     // A run that another process has just begun has no checkpoint yet: that process is what to tell of.
                     drop(folder::lock(&folder).map_err(Refused)?);
@@ -92,7 +94,22 @@ impl Point {
     /// When there are checkpoints and all of them are damaged.
     pub fn newest(folder: &Path) -> Result<Option<Point>> {
         let found = checkpoint::newest(&folder.join(CHECKPOINTS))?;
-        Ok(found.map(|found| Point { folder: folder.to_owned(), checkpoint: found.path, damaged: found.damaged }))
+        let point = |found: checkpoint::Newest| Point {
+            folder: folder.to_owned(),
+            checkpoint: found.path,
+            named: false,
+            damaged: found.damaged,
+        };
+        Ok(found.map(point))
+    }
+
+    /// The same, looked for once more: whoever wrote the run may have saved another checkpoint, and removed this one, until its lock
+    /// was to be had.
+    ///
+    /// # Errors
+    /// When none is left that is not damaged.
+    pub fn again(&self) -> Result<Point> {
+        if self.named { Ok(self.clone()) } else { Point::newest(&self.folder)?.ok_or_else(|| none(&self.folder)) }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     folder::RunFolder,
     identity,
     interrupt::{Interrupt, SaveRequests, Signal},
-    memory,
+    memory::{self, Failure},
     metrics::Metrics,
     outputs::{Outputs, tell},
     preview,
@@ -35,9 +35,10 @@ use super::{
 use crate::{
     assemble::Base,
     data::{Cache, Dataset, Faults, Loader, Sample},
+    device::Precision,
     dist::Comm,
     files::{self, Written},
-    yaml,
+    panics, yaml,
 };
 
 /// Clips that a new VAE's scaling factor is measured on.
@@ -102,6 +103,8 @@ pub struct Run {
     dataset: Arc<Dataset>,
     cache: Option<Arc<Cache>>,
     trainer: Trainer,
+    /// What identifies the files.
+    loaded: Map<String, Value>,
     comm: Rc<Comm>,
     total_steps: i64,
     save_requests: SaveRequests,
@@ -135,7 +138,9 @@ impl Run {
         lr.check(config.base_lr()).map_err(|reason| Refused(anyhow!("lr_scheduler: {reason}")))?;
         let trainer = Trainer::new(&config, &recipe, &base, total_steps, device, Rc::clone(&comm))?;
         check_exportable(stage, &trainer).map_err(Refused)?;
-        let run = Run { config, recipe, base, dataset, cache, trainer, comm, total_steps, save_requests, shown: 0 };
+        let loaded = identity::loaded(&config, &base, trainer.architecture())?;
+        let run =
+            Run { config, recipe, base, dataset, cache, trainer, loaded, comm, total_steps, save_requests, shown: 0 };
         let same = "start all processes with one configuration, on the same data";
         run.comm.check_equal("the configuration or the data", run.identity().to_string().as_bytes(), same)?;
         Ok(run)
@@ -157,7 +162,7 @@ impl Run {
             parameters: (count(&self.trainer.weights.trained), count(&self.trainer.weights.frozen)),
             steps: (self.trainer.step(), self.total_steps),
             clips_per_step: self.config.clips_per_step(),
-            device: format!("{place}, {}", kind_name(kind)),
+            device: format!("{place}, {}", Precision::of(kind)),
             ranks: self.config.ranks,
         }
     }
@@ -189,8 +194,8 @@ impl Run {
         };
         write_config(&folder, config)?;
         let mut board = Board::create(&folder.tensorboard(), None)?;
-        board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))?;
-        let saver = Saver::new(&folder.checkpoints(), config.keep(), None);
+        show_config(&mut board, config)?;
+        let saver = Saver::new(&folder.checkpoints(), None);
         Ok(Outputs { board, metrics: Metrics::create(&folder.metrics())?, folder, saver })
     }
 
@@ -203,19 +208,28 @@ impl Run {
 
     fn old_outputs(&mut self, point: &Point, observer: &mut dyn Observer) -> Result<Outputs> {
         let folder = RunFolder::open(&point.folder)?;
+        let found = point;
+        let point = &found.again().map_err(Refused)?;
+        if point.checkpoint != found.checkpoint {
+            observer.note(&format!("saved meanwhile, and gone on from: {}", point.checkpoint.display()));
+        }
         for damaged in &point.damaged {
             observer.note(&format!("warning: a damaged checkpoint is passed over for the one before it: {damaged}"));
         }
         self.restore(&point.checkpoint).map_err(Refused)?;
         write_config(&folder, &self.config)?;
         let step = self.trainer.step();
+        let mut board = Board::create(&folder.tensorboard(), Some(first_anew(step)))?;
+        if step == 0 {
+            show_config(&mut board, &self.config)?;
+        }
         for abandoned in checkpoint::abandon_after(&folder.checkpoints(), step)? {
             observer.wrote("set aside, as it is later than the step resumed from:", &abandoned);
         }
         Ok(Outputs {
-            board: Board::create(&folder.tensorboard(), Some(step + 1))?,
+            board,
             metrics: Metrics::resume(&folder.metrics(), step)?,
-            saver: Saver::new(&folder.checkpoints(), self.config.keep(), Some(step)),
+            saver: Saver::new(&folder.checkpoints(), Some(step)),
             folder,
         })
     }
@@ -234,13 +248,15 @@ impl Run {
         self.trainer.restore(&State { step, groups, values }).with_context(unusable)
     }
 
-    /// The loop. Whatever ends it, the state reached is saved: by the end, by a signal, or by an error.
+    /// The loop. Whatever ends it, the state reached is saved: by the end, by a signal, by an error, or by a panic, which is how
+    /// libtorch fails. Not where an update broke off half-way, or its row could not be written.
     fn train(mut self, mut outputs: Option<Outputs>, observer: &mut dyn Observer) -> Result<Finished> {
         let interrupt = Interrupt::install().context("signals cannot be handled")?;
         self.trainer.share()?;
         observer.started(&self.summary(outputs.as_ref().map(|outputs| outputs.folder.root())));
         let mut loader = self.loader()?;
-        let ended = self.steps(outputs.as_mut(), &mut loader, &interrupt, observer);
+        let ended = panics::catch(|| self.steps(outputs.as_mut(), &mut loader, &interrupt, observer));
+        let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
         let interrupted = match (ended, &mut outputs) {
             (Ok(interrupted), _) => interrupted,
             (Err(error), outputs) => {
@@ -254,7 +270,7 @@ impl Run {
         let comm = Rc::clone(&self.comm);
         let (folder, export) = comm.decide(|| {
             let outputs = outputs.as_mut().expect("the first process has the files");
-            Ok((outputs.folder.root().to_owned(), self.finish(outputs, observer)?))
+            Ok((outputs.folder.root().to_owned(), self.finish(outputs, interrupted, observer)?))
         })?;
         Ok(Finished { folder, export, interrupted, faults: loader.faults().clone() })
     }
@@ -263,21 +279,35 @@ impl Run {
     fn rescue(&self, outputs: &mut Outputs, error: &anyhow::Error, observer: &mut dyn Observer) {
         // The first error is the one to tell; a full disk would only repeat itself here.
         let _ = outputs.settle(observer);
-        // A run that diverged has nothing to keep but what it had before.
-        let worth = self.trainer.step() > 0 && !error.is::<Diverged>() && self.trainer.is_whole();
-        if worth && outputs.saver.latest() != Some(self.trainer.step()) {
-            let _ = self.save(outputs, observer).and_then(|()| outputs.settle(observer));
+        // A run that diverged has nothing to keep but what it had before; one that is gone on with begins after the last row.
+        let step = self.trainer.step();
+        let logged = outputs.metrics.last_step() == step;
+        let worth = step > 0 && logged && !error.is::<Diverged>() && self.trainer.is_whole();
+        if worth && outputs.saver.latest() != Some(step) {
+            let _ = panics::catch(|| self.save(outputs, observer).and_then(|()| outputs.settle(observer)));
         }
     }
 
     /// The last checkpoint, and what other tools read; gives the path of that.
-    fn finish(&mut self, outputs: &mut Outputs, observer: &mut dyn Observer) -> Result<PathBuf> {
+    fn finish(
+        &mut self,
+        outputs: &mut Outputs,
+        interrupted: Option<Signal>,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf> {
         if outputs.saver.latest() != Some(self.trainer.step()) {
             self.save(outputs, observer)?;
         }
         outputs.settle(observer)?;
-        self.rescale()?;
+        if self.trainer.bad_steps() > 0 {
+            self.warn_of_skipped(outputs, observer)?;
+        }
         let averages = self.trainer.averages();
+        match interrupted {
+            None => self.base.vae.scaling_factor = self.scaling_factor()?,
+            Some(_) if self.rescales() => observer.note("`vae.rescale`: waits for the end of the run"),
+            Some(_) => {}
+        }
         let folder = outputs.folder.export();
         let export = export::export(&folder, self.recipe.stage, &self.config, &self.base, &self.trainer)?;
         drop(averages);
@@ -285,15 +315,29 @@ impl Run {
         Ok(export)
     }
 
-    /// Measures the scaling factor of a VAE from nothing, on the first clips of the stream.
-    fn rescale(&mut self) -> Result<()> {
-        if let Network::Autoencoder(autoencoder) = self.trainer.network()
-            && self.config.vae.rescale
-        {
-            let samples = self.whole_stream()?.next_batch(SCALED_ON)?;
-            self.base.vae.scaling_factor = autoencoder.scaling_factor(&samples);
-        }
+    /// Says what to go on from if the weights are the reason why the last steps were skipped.
+    fn warn_of_skipped(&self, outputs: &Outputs, observer: &mut dyn Observer) -> Result<()> {
+        let sound = checkpoint::newest_before(&outputs.folder.checkpoints(), self.trainer.updated())?;
+        let sound = sound.map_or(String::new(), |path| format!("; {} is from before the last update", path.display()));
+        let (skipped, step) = (self.trainer.bad_steps(), self.trainer.step());
+        observer.note(&format!(
+            "warning: {skipped} steps in a row were skipped up to this one, {step}, and its weights may be the cause{sound}"
+        ));
         Ok(())
+    }
+
+    fn rescales(&self) -> bool {
+        self.recipe.stage == Stage::Vae && self.config.vae.rescale
+    }
+
+    /// The VAE's scaling factor: measured on the first clips of the stream, for a VAE from nothing.
+    fn scaling_factor(&self) -> Result<f64> {
+        match self.trainer.network() {
+            Network::Autoencoder(autoencoder) if self.rescales() => {
+                Ok(autoencoder.scaling_factor(&self.whole_stream()?.next_batch(SCALED_ON)?))
+            }
+            _ => Ok(self.base.vae.scaling_factor),
+        }
     }
 
     /// Updates until all are done or a signal came, which is given.
@@ -311,7 +355,7 @@ impl Run {
         let mut clock = Clock::start();
         let (first, clips) = (self.trainer.step(), self.config.clips_per_rank());
         let encoders = self.trainer.encoders();
-        let mut ahead = None;
+        let (mut ahead, mut owed) = (None, false);
         if let Some(outputs) = outputs.as_deref_mut()
             && !self.catch_up(outputs, come, observer)?
             && alone
@@ -328,13 +372,13 @@ impl Run {
             let more = self.trainer.step() + 1 < self.total_steps;
             let updated = match encoders.as_ref().filter(|_| more) {
                 Some(encoders) => {
-                    let update = || self.update(outputs.as_deref(), &samples, stop, observer);
+                    let update = || self.update(outputs.as_deref_mut(), &samples, stop, observer);
                     let (updated, next, waited) = encoders.beside(|| batch(loader, clips, stop), update);
                     clock.waited += waited;
                     ahead = Some(next);
                     updated
                 }
-                None => self.update(outputs.as_deref(), &samples, stop, observer),
+                None => self.update(outputs.as_deref_mut(), &samples, stop, observer),
             };
             let Some(report) = updated? else { return Ok(interrupt.requested()) };
             let (done, left) = (report.step - first, self.total_steps - report.step);
@@ -344,24 +388,24 @@ impl Run {
             if self.dist_check_due(report.step) {
                 self.trainer.check_equal()?;
             }
+            if let Some(outputs) = outputs.as_deref_mut() {
+                outputs.log(&report, &pace)?;
+                outputs.tell_saved(observer)?;
+            }
             let wishes = self.wishes(interrupt)?;
-            let Some(outputs) = outputs.as_deref_mut() else {
-                match wishes.stop {
-                    None => continue,
-                    signal => return Ok(signal),
-                }
-            };
-            outputs.log(&report, &pace)?;
-            outputs.tell_saved(observer)?;
             if wishes.stop.is_some() {
                 return Ok(wishes.stop);
             }
+            let Some(outputs) = outputs.as_deref_mut() else { continue };
             // Before the checkpoint: what a checkpoint counts as shown is on the disk before it.
             if self.validation_due(report.step) && !self.show(outputs, &samples, come, observer)? && alone {
                 return Ok(interrupt.requested());
             }
-            if wishes.save || self.checkpoint_due(report.step) {
+            // Not while steps are skipped: the weights may be the cause.
+            owed |= wishes.save || self.checkpoint_due(report.step);
+            if owed && report.outcome == Outcome::Updated {
                 clock.save(|| self.save(outputs, observer))?;
+                owed = false;
             }
         }
         Ok(None)
@@ -395,37 +439,54 @@ impl Run {
         self.show(outputs, &samples, stop, observer)
     }
 
-    /// One update; clips that it had to be skipped on are written down, and too many of them in a row are the end.
+    /// One update, or a step that had to be skipped.
     fn update(
         &mut self,
-        outputs: Option<&Outputs>,
+        outputs: Option<&mut Outputs>,
         samples: &[Sample],
         stop: impl Fn() -> bool,
         observer: &mut dyn Observer,
     ) -> Result<Option<StepReport>> {
         let updated = memory::guard(|| self.trainer.update(samples, stop));
-        let updated =
-            updated.map_err(|lack| lack.explain(&self.config, &self.trainer.weights, self.trainer.device()))?;
+        let updated = updated.map_err(|failure| {
+            let beside = if self.trainer.keeps_vae() { bytes_of(&self.base) } else { 0.0 };
+            failure.explain(&self.config, self.recipe.stage, (&self.trainer.weights, beside), self.trainer.device())
+        })?;
         let Some(report) = updated else { return Ok(None) };
         if report.outcome == Outcome::Skipped {
-            let clips = self.comm.gather(bad_step::clips(samples))?.concat();
-            let dump = self.comm.decide(|| {
-                let folder = outputs.expect("the first process has the files").folder.root();
-                bad_step::write(folder, &report, self.config.global_seed, &clips)
-            })?;
-            observer.note(&format!(
-                "step {}: loss {} and gradient norm {} are not both finite; the update is skipped, its clips are listed in {}",
-                report.step,
-                report.loss,
-                report.grad_norm,
-                dump.display()
-            ));
-            let in_a_row = self.trainer.bad_steps();
-            if in_a_row >= self.config.max_bad_steps {
-                return Err(Diverged { in_a_row, step: report.step, dump }.into());
-            }
+            self.skipped(&report, outputs, samples, observer)?;
         }
         Ok(Some(report))
+    }
+
+    /// Writes down the clips of a step that was skipped; too many such steps in a row are the end.
+    fn skipped(
+        &self,
+        report: &StepReport,
+        outputs: Option<&mut Outputs>,
+        samples: &[Sample],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let StepReport { step, loss, grad_norm, .. } = *report;
+        let clips = self.comm.gather(bad_step::clips(samples))?.concat();
+        let dump = self.comm.decide(|| {
+            let folder = outputs.as_deref().expect("the first process has the files").folder.root();
+            bad_step::write(folder, report, self.config.global_seed, &clips)
+        })?;
+        observer.note(&format!(
+            "step {step}: loss {loss} and gradient norm {grad_norm} are not both finite; the update is skipped, its clips are listed in {}",
+            dump.display()
+        ));
+        let in_a_row = self.trainer.bad_steps();
+        if in_a_row < self.config.max_bad_steps {
+            return Ok(());
+        }
+        let sound = self.comm.decide(|| {
+            let outputs = outputs.expect("the first process has the files");
+            outputs.settle(observer)?;
+            checkpoint::newest_before(&outputs.folder.checkpoints(), self.trainer.updated())
+        })?;
+        Err(Diverged { in_a_row, step, dump, sound }.into())
     }
 
     /// What the model makes of the validation prompts, or of the pictures of the last batch; `false` if stopped meanwhile.
@@ -438,16 +499,27 @@ impl Run {
     ) -> Result<bool> {
         let (folder, board, step) = (outputs.folder.samples(), &mut outputs.board, self.trainer.step());
         let averages = self.trainer.averages();
-        let shown = match self.trainer.network() {
+        let shown = memory::guard(|| match self.trainer.network() {
             Network::Denoiser(denoiser) => {
-                preview::validation(&folder, board, &self.config, self.recipe.frames, (step, denoiser), stop)?
+                preview::validation(&folder, board, &self.config, self.recipe.frames, (step, denoiser), stop)
             }
             Network::Autoencoder(autoencoder) => {
-                preview::reconstructions(&folder, board, (step, autoencoder), samples)?;
-                true
+                preview::reconstructions(&folder, board, (step, autoencoder), samples).map(|()| true)
             }
-        };
+        });
         drop(averages);
+        let shown = match shown {
+            Ok(shown) => shown,
+            // Training needs no pictures, and may have the memory that they lack.
+            Err(Failure::Lack(lack)) => {
+                observer.note(&format!(
+                    "warning: step {step} is not shown: {lack}; training goes on. To do without, remove validation_steps, and \
+                     sample from the export"
+                ));
+                return Ok(true);
+            }
+            Err(Failure::Other(error)) => return Err(error),
+        };
         if shown {
             self.shown = step;
             observer.wrote("samples", &folder.join(format!("sample-{step}")));
@@ -464,7 +536,8 @@ impl Run {
         state[SHOWN] = self.shown.into();
         let logged = [outputs.board.written()?, outputs.metrics.written()?];
         let sync = move || logged.iter().try_for_each(Written::sync);
-        let before = outputs.saver.begin(Checkpoint { step, tensors, state }, sync)?;
+        let keep = self.config.keep(self.trainer.updated());
+        let before = outputs.saver.begin(Checkpoint { step, tensors, state }, keep, sync)?;
         tracing::info!(
             "the checkpoint of step {step} kept the update waiting {:.3} s",
             started.elapsed().as_secs_f64()
@@ -510,22 +583,14 @@ impl Run {
 
     /// What must be the same for a resumed run to equal the undisturbed one.
     fn identity(&self) -> Value {
-        identity::of(&self.config, &self.recipe, &self.dataset, self.cache.as_deref())
+        identity::of(&self.config, &self.recipe, &self.dataset, self.cache.as_deref(), &self.loaded)
     }
 
     fn check_same(&self, saved: &Value) -> Result<()> {
-        // A key that came with a later version had no other value than its default before.
+        // A key that came with a later version had no other value than its default before; what is loaded is taken to be the same.
         let default = Config::for_stage(self.recipe.stage);
-        let default = identity::of(&default, &self.recipe, &self.dataset, self.cache.as_deref());
+        let default = identity::of(&default, &self.recipe, &self.dataset, self.cache.as_deref(), &self.loaded);
         identity::check_same(saved, &self.identity(), &default)
-    }
-}
-
-fn kind_name(kind: tch::Kind) -> &'static str {
-    match kind {
-        tch::Kind::Float => "fp32",
-        tch::Kind::Half => "fp16",
-        _ => "bf16",
     }
 }
 
@@ -543,6 +608,13 @@ fn first<T>(comm: &Comm, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> 
         Ok(())
     })?;
     Ok(made)
+}
+
+/// Bytes of a frozen VAE in float32.
+fn bytes_of(base: &Base) -> f64 {
+    let Ok(tensors) = base.vae_tensors() else { return 0.0 };
+    let values = tensors.names().filter_map(|name| tensors.shape(name)).map(|shape| shape.iter().product::<i64>());
+    values.sum::<i64>() as f64 * 4.0
 }
 
 /// What is trained must be what is exported.
@@ -567,6 +639,15 @@ fn batch(loader: &mut Loader, clips: usize, stop: impl Fn() -> bool) -> Result<O
         samples.append(&mut loader.next_batch(1)?);
     }
     Ok(Some(samples))
+}
+
+/// The first step that is put on the board anew in a run that goes on after `step`; what is there before any is of step 0.
+fn first_anew(step: i64) -> i64 {
+    if step == 0 { 0 } else { step + 1 }
+}
+
+fn show_config(board: &mut Board, config: &Config) -> Result<()> {
+    board.text("config", 0, &format!("```yaml\n{}```", yaml::to_text(config)))
 }
 
 fn write_config(folder: &RunFolder, config: &Config) -> Result<()> {

@@ -40,9 +40,13 @@ impl LossScaler {
         self.scale >= 1.0
     }
 
-    /// Learns from an update: halves the scale after an overflow, and doubles it after many updates without one.
-    pub fn learn(&mut self, overflowed: bool) {
-        if overflowed {
+    /// Learns from the loss and the gradient norm of an update: halves the scale after an overflow of the gradients, and doubles it
+    /// after many updates without one. A loss that is not finite teaches nothing, as it was so before it was scaled.
+    pub fn learn(&mut self, loss: f64, grad_norm: f64) {
+        if !loss.is_finite() {
+            return;
+        }
+        if !grad_norm.is_finite() {
             *self = LossScaler { scale: self.scale / 2.0, since: 0 };
             return;
         }

@@ -34,6 +34,7 @@ use crate::{
 const EMA: &str = "ema";
 const SCALER: &str = "loss_scale";
 const BAD_STEPS: &str = "bad_steps";
+const UPDATED: &str = "updated";
 
 /// The networks of a run, and its optimizer.
 pub struct Trainer {
@@ -50,6 +51,8 @@ pub struct Trainer {
     scaler: Option<LossScaler>,
     /// Steps in a row that had to be skipped.
     bad_steps: usize,
+    /// The step in which the last update was made.
+    updated: i64,
     /// Cleared while an update is being made.
     whole: bool,
     lr: lr::Schedule,
@@ -143,6 +146,7 @@ impl Trainer {
             ema: config.use_ema.then(|| Ema::new(&weights.trained, config.ema)),
             scaler: (kind == Kind::Half).then(LossScaler::default),
             bad_steps: 0,
+            updated: 0,
             whole: true,
             weights,
             lr: config.lr_schedule(steps),
@@ -167,6 +171,11 @@ impl Trainer {
     /// What is trained.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Whether a frozen VAE is where it computes.
+    pub fn keeps_vae(&self) -> bool {
+        matches!(&self.network, Network::Denoiser(_)) && self.config.train_data.cache.is_none()
     }
 
     /// The motion module's architecture, where there is one.
@@ -203,6 +212,9 @@ impl Trainer {
             self.whole = true;
         }
         self.step += 1;
+        if outcome == Outcome::Updated {
+            self.updated = self.step;
+        }
         Ok(Some(StepReport { step: self.step, loss, grad_norm, lr, outcome }))
     }
 
@@ -211,7 +223,7 @@ impl Trainer {
         let finite = loss.is_finite() && grad_norm.is_finite();
         let excused = loss.is_finite() && self.scaler.is_some_and(|scaler| scaler.may_overflow());
         if let Some(scaler) = &mut self.scaler {
-            scaler.learn(!finite);
+            scaler.learn(loss, grad_norm);
         }
         let outcome = match (finite, excused) {
             (true, _) => Outcome::Updated,
@@ -236,6 +248,11 @@ impl Trainer {
         self.bad_steps
     }
 
+    /// The step in which the last update was made: later ones were skipped.
+    pub fn updated(&self) -> i64 {
+        self.updated
+    }
+
     /// Puts the averages in the place of what is trained, where there are any, as long as the guard lives.
     pub fn averages(&self) -> Option<Swapped<'_>> {
         self.ema.as_ref().map(|ema| ema.in_place_of(&self.weights.trained))
@@ -253,8 +270,8 @@ impl Trainer {
         let State { step, groups, values } = self.state();
         groups.values().flat_map(BTreeMap::values).try_for_each(|tensor| self.comm.broadcast(tensor))?;
         let (step, values) = self.comm.decide(|| Ok((step, values)))?;
-        self.restore_values(&values);
         self.step = step;
+        self.restore_values(&values);
         Ok(())
     }
 
@@ -296,7 +313,8 @@ impl Trainer {
         let trained = self.weights.trained.iter().map(detached).collect();
         let mut groups: Groups =
             [("trained".to_owned(), trained), ("optimizer".to_owned(), self.optimizer.state())].into();
-        let mut values = Map::from_iter([(BAD_STEPS.to_owned(), self.bad_steps.into())]);
+        let counts = [(BAD_STEPS, self.bad_steps.into()), (UPDATED, self.updated.into())];
+        let mut values = Map::from_iter(counts.map(|(key, value): (_, Value)| (key.to_owned(), value)));
         if let Some(ema) = &self.ema {
             groups.insert(EMA.to_owned(), ema.state());
             values.insert(EMA.to_owned(), ema.updates().into());
@@ -338,14 +356,17 @@ impl Trainer {
                 bail!("the checkpoint lacks the average of `{name}`");
             }
         }
-        self.restore_values(&state.values);
         self.step = state.step;
+        self.restore_values(&state.values);
         Ok(())
     }
 
     /// What options add to a state and is no tensor.
     fn restore_values(&mut self, values: &Map<String, Value>) {
         self.bad_steps = values.get(BAD_STEPS).and_then(Value::as_u64).unwrap_or(0) as usize;
+        // Checkpoints from before this was counted have none.
+        let updated = values.get(UPDATED).and_then(Value::as_i64);
+        self.updated = updated.unwrap_or(self.step - self.bad_steps as i64);
         if let (Some(ema), Some(updates)) = (&mut self.ema, values.get(EMA).and_then(Value::as_i64)) {
             ema.set_updates(updates);
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use animatediff::files::disk::{self, Operation};
 use animatediff::train::checkpoint::saver::Saver;
-use animatediff::train::checkpoint::{Checkpoint, Keep, abandon_after, load, newest, save};
+use animatediff::train::checkpoint::{Checkpoint, Keep, abandon_after, load, newest, newest_before, save};
 use animatediff::weights::write::{dtype_of, kind_of, stream_safetensors, write_safetensors};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -57,7 +57,7 @@ fn steps(dir: &Path) -> Vec<String> {
 
 /// The newest so many, and no others.
 fn last(last: usize) -> Keep {
-    Keep { last, every: None }
+    Keep { last, every: None, sound_before: 0 }
 }
 
 /// The newest complete checkpoint, and what is wrong with those after it.
@@ -136,10 +136,25 @@ fn old_ones_rotate_out_and_leftovers_of_killed_runs_go() {
 fn multiples_of_a_step_are_kept_for_ever() {
     let dir = tempdir().unwrap();
     for step in 1..=10 {
-        save(dir.path(), &example(step), Some(Keep { last: 2, every: Some(4) })).unwrap();
+        save(dir.path(), &example(step), Some(Keep { every: Some(4), ..last(2) })).unwrap();
     }
     let kept = [4, 8, 9, 10].map(|step| format!("step-{step:08}"));
     assert_eq!(steps(dir.path()), kept);
+}
+
+#[test]
+fn the_newest_whose_weights_are_known_to_be_sound_stays() {
+    let dir = tempdir().unwrap();
+    for (step, sound_before, kept) in
+        [(1, 1, &[1][..]), (2, 2, &[1, 2]), (3, 3, &[2, 3]), (4, 3, &[2, 4]), (5, 3, &[2, 5]), (6, 6, &[5, 6])]
+    {
+        save(dir.path(), &example(step), Some(Keep { sound_before, ..last(1) })).unwrap();
+        let kept: Vec<String> = kept.iter().map(|step| format!("step-{step:08}")).collect();
+        assert_eq!(steps(dir.path()), kept, "step {step}, updated in {sound_before}");
+    }
+    assert!(newest_before(dir.path(), 6).unwrap().unwrap().ends_with("step-00000005"));
+    fs::remove_file(dir.path().join("step-00000005/state.json")).unwrap();
+    assert_eq!(newest_before(dir.path(), 6).unwrap(), None);
 }
 
 #[test]
@@ -176,13 +191,13 @@ fn what_a_checkpoint_needs_is_synced_before_it_has_its_name_and_only_then_older_
 #[test]
 fn a_save_beside_the_training_is_of_what_was_then() {
     let dir = tempdir().unwrap();
-    let mut saver = Saver::new(dir.path(), last(3), None);
+    let mut saver = Saver::new(dir.path(), None);
     assert_eq!((saver.latest(), saver.wait().unwrap().is_none()), (None, true));
     let training = example(1);
     let mut shared = training.tensors["trained"]["up.Float"].shallow_clone();
     for step in 1..=3 {
         let tensors = [("trained".to_owned(), [("w".to_owned(), shared.shallow_clone())].into())].into();
-        let before = saver.begin(Checkpoint { step, tensors, state: json!({}) }, || Ok(())).unwrap();
+        let before = saver.begin(Checkpoint { step, tensors, state: json!({}) }, last(3), || Ok(())).unwrap();
         let _ = shared.fill_(-(step as f64));
         assert_eq!(before.map(|saved| saved.step), (step > 1).then(|| step - 1), "the one before was waited for");
         assert_eq!(saver.latest(), Some(step));
@@ -200,12 +215,12 @@ fn a_save_beside_the_training_is_of_what_was_then() {
 #[test]
 fn a_save_that_was_begun_is_finished_and_one_that_fails_is_an_error() {
     let dir = tempdir().unwrap();
-    let mut saver = Saver::new(dir.path(), last(3), None);
-    saver.begin(example(1), || Ok(())).unwrap();
+    let mut saver = Saver::new(dir.path(), None);
+    saver.begin(example(1), last(3), || Ok(())).unwrap();
     drop(saver);
     assert_eq!(steps(dir.path()), ["step-00000001"]);
-    let mut saver = Saver::new(dir.path(), last(3), Some(1));
-    saver.begin(example(2), || anyhow::bail!("the rows are not on the disk")).unwrap();
+    let mut saver = Saver::new(dir.path(), Some(1));
+    saver.begin(example(2), last(3), || anyhow::bail!("the rows are not on the disk")).unwrap();
     let message = loop {
         match saver.poll() {
             Ok(None) => std::thread::yield_now(),
@@ -213,10 +228,10 @@ fn a_save_that_was_begun_is_finished_and_one_that_fails_is_an_error() {
         }
     };
     assert_eq!((message.as_str(), saver.latest()), ("the rows are not on the disk", Some(1)));
-    saver.begin(example(3), || panic!("out of {}", "memory")).unwrap();
-    let message = saver.begin(example(4), || Ok(())).unwrap_err().to_string();
+    saver.begin(example(3), last(3), || panic!("out of {}", "memory")).unwrap();
+    let message = saver.begin(example(4), last(3), || Ok(())).unwrap_err().to_string();
     assert_eq!(message, "the checkpoint of step 3 was not saved: out of memory");
-    saver.begin(example(5), || Ok(())).unwrap();
+    saver.begin(example(5), last(3), || Ok(())).unwrap();
     assert_eq!(saver.wait().unwrap().unwrap().step, 5);
     assert_eq!(steps(dir.path()), ["step-00000001", "step-00000005"]);
 }

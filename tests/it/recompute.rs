@@ -71,6 +71,40 @@ fn leaf(shape: &[i64]) -> Tensor {
     Tensor::randn(shape, CPU).set_requires_grad(true)
 }
 
+/// Channels innermost, five dimensions, frozen weights, and bf16 beside what is trained in float32.
+fn nodes_as_they_are_used() {
+    let (x, weight, bias) = (leaf(&[3, 8, 7, 5]), Tensor::randn([6, 8, 3, 3], CPU), Tensor::randn([6], CPU));
+    // As `proj_out` of a spatial transformer gives a picture on.
+    let inner = x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    assert_ne!(inner.stride(), x.stride());
+    for stride in [1, 2] {
+        let ours = frozen_conv2d(&inner, &weight, &bias, stride, 1);
+        let plain = inner.conv2d(&weight, Some(&bias), [stride; 2], [1, 1], [1, 1], 1);
+        assert!(ours.equal(&plain) && ours.stride() == plain.stride());
+        assert_close("channels innermost", &slopes(&ours, &[&x])[0], &slopes(&plain, &[&x])[0], 1e-6);
+    }
+    let clip = leaf(&[2, 8, 3, 4, 5]);
+    let (scale, shift) = (Tensor::randn([8], CPU), Tensor::randn([8], CPU));
+    for x in [&clip, &inner] {
+        let ours = group_norm_silu(x, &scale, &shift, 4, 1e-5);
+        let plain = x.group_norm(4, Some(&scale), Some(&shift), 1e-5, true).silu();
+        assert!(ours.equal(&plain), "{:?}", x.size());
+        assert_close("frozen norm", &slopes(&ours, &[x])[0], &slopes(&plain, &[x])[0], 1e-6);
+    }
+    let (half, both) = (x.to_kind(Kind::BFloat16), leaf(&[4, 6]));
+    let half_weights = [weight.to_kind(Kind::BFloat16), bias.to_kind(Kind::BFloat16)];
+    let ours = frozen_conv2d(&half, &half_weights[0], &half_weights[1], 1, 1);
+    let plain = half.conv2d(&half_weights[0], Some(&half_weights[1]), [1, 1], [1, 1], [1, 1], 1);
+    assert!(ours.equal(&plain) && ours.kind() == Kind::BFloat16);
+    assert_close("bf16", &slopes(&ours, &[&x])[0], &slopes(&plain, &[&x])[0], 1e-2);
+    let halves = both.to_kind(Kind::BFloat16);
+    let parts = halves.chunk(2, -1);
+    let (ours, plain) = (geglu(&halves), &parts[0] * parts[1].gelu("none"));
+    assert_eq!(ours.kind(), Kind::BFloat16);
+    assert_close("gate in bf16", &ours.to_kind(Kind::Float), &plain.to_kind(Kind::Float), 1e-2);
+    assert_close("its gradient", &slopes(&ours, &[&both])[0], &slopes(&plain, &[&both])[0], 1e-2);
+}
+
 #[test]
 fn nodes_that_keep_less_are_those_of_libtorch() {
     let _generator = global_generator();
@@ -92,6 +126,7 @@ fn nodes_that_keep_less_are_those_of_libtorch() {
     for (got, want) in slopes(&ours, &inputs).iter().zip(slopes(&plain, &inputs)) {
         assert_close("norm", got, &want, 1e-6);
     }
+    nodes_as_they_are_used();
     let both = leaf(&[4, 6]);
     let halves = both.chunk(2, -1);
     let (ours, plain) = (geglu(&both), &halves[0] * halves[1].gelu("none"));

@@ -79,7 +79,12 @@ fn words_and_paths() {
     for path in [&folder, &checkpoint] {
         let resume = Resume::From(path.clone());
         assert_eq!(resume.config().unwrap(), Some(folder.join("config.yaml")));
-        let point = Point { folder: folder.clone(), checkpoint: checkpoint.clone(), damaged: vec![] };
+        let point = Point {
+            folder: folder.clone(),
+            checkpoint: checkpoint.clone(),
+            named: path == &checkpoint,
+            damaged: vec![],
+        };
         assert_eq!(resume.find(Path::new("elsewhere"), "y", false).unwrap(), Some(point));
     }
     for missing in ["nowhere", "x/checkpoints/step-00000002", "x/checkpoints"] {

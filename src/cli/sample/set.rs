@@ -179,16 +179,11 @@ impl<'a> Set<'a> {
     /// The job that makes this clip again, and nothing else.
     pub fn settings(&self, row: usize, request: &Request) -> Job {
         let job = self.job;
-        let dtype = match self.studio.kind() {
-            Kind::BFloat16 => Precision::Bf16,
-            Kind::Half => Precision::Fp16,
-            _ => Precision::Fp32,
-        };
         Job {
             prompt: job::Many(vec![request.prompt.clone()]),
             n_prompt: job::Many(vec![request.negative_prompt.clone()]),
             seed: job::Many(vec![job::Seed::from(request.seed)]),
-            dtype: Some(dtype),
+            dtype: Some(Precision::of(self.studio.kind())),
             latents_row: job.latents.as_ref().map(|_| job.latents_row.unwrap_or(0) + row as i64),
             steps: Some(request.steps),
             guidance_scale: Some(request.guidance_scale),

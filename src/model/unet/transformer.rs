@@ -133,7 +133,7 @@ impl TransformerBlock {
     }
 }
 
-/// GEGLU of inner width 4C: `net.2(value · GELU(gate))`, value first, with the exact GELU.
+/// GEGLU of inner width 4C: `net.2(value · GELU(gate))`, value first, with the GELU of the error function.
 #[derive(Debug)]
 pub struct FeedForward {
     proj: Linear,

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, anyhow};
 use tch::{Device, Tensor, no_grad};
 
 use super::{Checkpoint, Groups, Keep, save};
+use crate::panics::Panicked;
 
 /// Writes the checkpoints of one folder, of which it is the only writer.
 #[derive(Debug)]
 pub struct Saver {
     dir: PathBuf,
-    keep: Keep,
     /// Memory for a copy on the CPU; with the thread while it writes.
     buffers: Groups,
     writing: Option<Writing>,
@@ -41,8 +41,8 @@ pub struct Saved {
 
 impl Saver {
     /// For the checkpoints in `dir`, of which `latest` is the newest.
-    pub fn new(dir: &Path, keep: Keep, latest: Option<i64>) -> Saver {
-        Saver { dir: dir.to_owned(), keep, buffers: Groups::new(), writing: None, latest }
+    pub fn new(dir: &Path, latest: Option<i64>) -> Saver {
+        Saver { dir: dir.to_owned(), buffers: Groups::new(), writing: None, latest }
     }
 
     /// Step of the newest checkpoint that is on the disk or on its way there.
@@ -51,20 +51,21 @@ impl Saver {
     }
 
     /// Copies the tensors of `checkpoint` and begins to write them: they may change when this returns. `first` is done by
-    /// the thread before. A save that is under way is waited for, and given.
+    /// the thread before, and what `keep` does not name is removed after. A save that is under way is waited for, and given.
     ///
     /// # Errors
     /// That of the save before, or when no thread can be had; nothing is then begun.
     pub fn begin(
         &mut self,
         checkpoint: Checkpoint,
+        keep: Keep,
         first: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<Option<Saved>> {
         let before = self.wait()?;
         let Checkpoint { step, tensors, state } = checkpoint;
         let mut copy = std::mem::take(&mut self.buffers);
         take_over(&tensors, &mut copy);
-        let (dir, keep) = (self.dir.clone(), self.keep);
+        let dir = self.dir.clone();
         let write = move || {
             let started = Instant::now();
             let copied = Checkpoint { step, tensors: copy, state };
@@ -92,8 +93,7 @@ impl Saver {
     pub fn wait(&mut self) -> Result<Option<Saved>> {
         let Some(Writing { step, thread }) = self.writing.take() else { return Ok(None) };
         let (buffers, saved) = thread.join().map_err(|panic| {
-            let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            anyhow!("the checkpoint of step {step} was not saved: {}", reason.unwrap_or("its thread ended"))
+            anyhow!("the checkpoint of step {step} was not saved: {}", Panicked::of(&*panic).text())
         })?;
         self.buffers = buffers;
         let saved = saved?;

@@ -3,6 +3,11 @@
 use super::{Config, ema, lr, timestep_bias};
 use crate::{data, device::Precision, diffusion::PredictionType, nn::Checkpointing, train::Stage};
 
+/// Clips of a step in one process, above which a number is a mistake.
+const MOST_CLIPS: usize = 1 << 20;
+/// The same of epochs.
+const MOST_EPOCHS: i64 = 1_000_000_000;
+
 impl Config {
     /// What contradicts itself or the stage: the key, and what to do.
     pub fn check(&self, stage: Stage) -> Result<(), (&'static str, String)> {
@@ -25,6 +30,14 @@ impl Config {
         }
         if self.train_batch_size == 0 || self.gradient_accumulation_steps == 0 {
             return wrong("train_batch_size", "this and gradient_accumulation_steps must be at least 1".into());
+        }
+        let clips = self.train_batch_size.checked_mul(self.gradient_accumulation_steps);
+        if clips.is_none_or(|clips| clips > MOST_CLIPS) {
+            let most = format!("times gradient_accumulation_steps, at most {MOST_CLIPS} clips a step are expected");
+            return wrong("train_batch_size", most);
+        }
+        if self.max_train_epoch > MOST_EPOCHS {
+            return wrong("max_train_epoch", format!("at most {MOST_EPOCHS} are expected"));
         }
         if !(0.0..=1.0).contains(&self.cfg_random_null_text_ratio) {
             return wrong("cfg_random_null_text_ratio", "a share between 0 and 1 is expected".into());
@@ -80,6 +93,9 @@ impl Config {
         }
         if self.lr_power != 1.0 && self.lr_scheduler != lr::Kind::Polynomial {
             return wrong("lr_power", "only `lr_scheduler: polynomial` has a power; remove the key".into());
+        }
+        if !(self.lr_power.is_finite() && self.lr_power >= 0.0) {
+            return wrong("lr_power", "a number of at least 0 is expected: with less the rate would rise".into());
         }
         if self.lr_num_cycles != 1.0 && self.lr_scheduler != lr::Kind::CosineWithRestarts {
             return wrong(

@@ -1,6 +1,8 @@
 //! `bench` from end to end, at the smallest size.
 
+use animatediff::device::Precision;
 use serde_json::Value;
+use tch::Device;
 
 use super::support::Desk;
 
@@ -43,6 +45,16 @@ fn updates_are_measured_and_learn_something() {
     assert_eq!((&report["tag"], &report["grad_ckpt"]), (&"here".into(), &"none".into()));
 }
 
+#[test]
+fn auto_is_what_the_commands_take_it_for() {
+    let told = |line: &str| {
+        report(&format!("animatediff bench {line} --size 32 --frames 1 --steps 1 --device cpu --json"))["dtype"].clone()
+    };
+    assert_eq!(told("sample"), Precision::of(Precision::Auto.for_sampling(Device::Cpu)).to_string());
+    assert_eq!(told("train-motion"), "fp32");
+    assert_eq!(told("train-motion --dtype fp16"), "fp16");
+}
+
 /// The same losses, whatever is computed again.
 #[test]
 fn updates_are_the_same_with_less_memory() {
@@ -69,13 +81,18 @@ fn decoding_is_measured_by_the_frame() {
 #[test]
 fn startup_measures_fresh_processes_on_files() {
     let desk = Desk::new();
-    let line = "animatediff bench startup --size 32 --frames 2 --device cpu --weights-dir weights --json";
+    let line = "animatediff bench startup --size 32 --frames 2 --device cpu --dtype fp32 --weights-dir weights --json";
     let first: Value = serde_json::from_str(&desk.ok(line)).unwrap();
     positive(&first, &["load_s", "time_to_first_step_s", "time_to_clip_s", "weights_bytes", "step_s_median"]);
-    let written = desk.path("weights/fp32-v3/unet/diffusion_pytorch_model.safetensors");
+    let written = desk.path("weights/tiny-fp32-v3-seed-0/unet/diffusion_pytorch_model.safetensors");
     let when = std::fs::metadata(&written).unwrap().modified().unwrap();
     let second: Value = serde_json::from_str(&desk.ok(&format!("{line} --repeat 3"))).unwrap();
     assert_eq!(std::fs::metadata(&written).unwrap().modified().unwrap(), when);
+    desk.ok(&format!("{line} --seed 1"));
+    assert_ne!(
+        std::fs::read(desk.path("weights/tiny-fp32-v3-seed-1/unet/diffusion_pytorch_model.safetensors")).unwrap(),
+        std::fs::read(&written).unwrap()
+    );
     let all: Vec<f64> = serde_json::from_value(second["time_to_first_step_all_s"].clone()).unwrap();
     assert_eq!((all.len(), &second["runs"]), (3, &3.into()));
     assert_eq!(second["time_to_first_step_s"], all[1]);
@@ -92,7 +109,6 @@ fn what_cannot_be_measured_is_refused() {
     let desk = Desk::new();
     desk.refused("animatediff bench sample --size 30", &["--size 30", "multiple of 8"]);
     desk.refused("animatediff bench sample --frames 0", &["--frames 0"]);
-    desk.refused("animatediff bench train-motion --dtype fp16", &["--dtype fp16"]);
     desk.refused("animatediff bench vae-decode --decode-chunk 0", &["--decode-chunk 0"]);
     desk.refused("animatediff bench vae-decode --threads 0", &["--threads 0"]);
     for (line, flag) in [("vae-decode --no-cfg", "--no-cfg"), ("train-motion --repeat 2", "--repeat")] {

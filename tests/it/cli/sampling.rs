@@ -331,3 +331,12 @@ fn the_same_weights_in_half_precision_load() {
     }
     assert!(fs::metadata(desk.path("fp16.png")).unwrap().len() > 100);
 }
+
+#[test]
+fn memory_that_runs_out_in_any_thread_is_told_of() {
+    let line = "animatediff sample --base $BASE --prompt x --steps 1 -W 2048 -H 2048 -L 128 --dtype fp32 -o big.gif";
+    for threads in [1, 2] {
+        let line = format!("ulimit -v 3000000; OMP_NUM_THREADS={threads} {line}");
+        Desk::new().fails(&line, 1, &["memory ran out: lower the batch size"]);
+    }
+}

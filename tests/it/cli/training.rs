@@ -1,6 +1,10 @@
 //! Training: what each stage writes and changes, that a run can be stopped anywhere and repeated exactly.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use animatediff::train::checkpoint;
 use tch::{Kind, Tensor};
@@ -45,6 +49,7 @@ fn a_dry_run_says_the_first_loss_and_writes_nothing() {
     let told = desk.ok("animatediff train motion -c $TINY --dry-run");
     assert!(desk.files().is_empty() && !desk.path("runs").exists());
     let first = desk.train("motion -c $TINY --max-steps 1").losses()[0][0];
+    assert!(desk.ok("animatediff train motion -c $TINY --dry-run --precision fp16").contains("; cpu, fp16"));
     assert!(told.contains(&format!("{first:.5}; nothing was written")), "{told} {first}");
     assert!(told.contains("8 clips, 2 per step, steps 0 to 2"), "{told}");
 }
@@ -58,7 +63,7 @@ fn epochs_make_steps_and_checkpoints_are_rotated() {
     );
     // 16 clips by three are 5⅓ updates, an epoch of 8 clips is over in the third.
     assert_eq!(run.rows().len(), 6);
-    assert_eq!(run.names("checkpoints"), ["step-00000006"]);
+    assert_eq!(run.names("checkpoints"), ["step-00000003", "step-00000006"], "and one that is known to be sound");
 }
 
 #[test]
@@ -144,6 +149,40 @@ fn the_vae_stage() {
 }
 
 #[test]
+fn the_scaling_factor_is_that_of_what_is_exported() {
+    let desk = Desk::new();
+    let factor = |run: &Run| {
+        let config = fs::read(run.export.join("vae/config.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&config).unwrap()["scaling_factor"].as_f64().unwrap()
+    };
+    let options = "--set vae.rescale=true --set learning_rate=0.01";
+    let averaged = desk.train(&format!("vae -c $TINY --max-steps 4 --set use_ema=true {options}"));
+    let base = averaged.export.display();
+    let again = desk.train(&format!("vae -c $TINY --base {base} --max-steps 1 {options} --set learning_rate=0"));
+    assert!((factor(&averaged) / factor(&again) - 1.0).abs() < 1e-6, "{} {}", factor(&averaged), factor(&again));
+}
+
+#[test]
+fn what_is_not_trained_is_exported_as_it_was_read() {
+    let desk = Desk::new();
+    let frozen_as_in = |before: BTreeMap<String, Tensor>, after: BTreeMap<String, Tensor>, trained: &str| {
+        let count = |part: bool| before.keys().filter(|name| name.contains(trained) == part).count();
+        assert!(before.keys().eq(after.keys()) && count(true) > 0 && count(false) > 0);
+        for (name, tensor) in before.iter().filter(|(name, _)| !name.contains(trained)) {
+            assert!(tensor.equal(&after[name]), "{name}");
+        }
+    };
+    let options = "--set precision=bf16 --max-steps 1";
+    let run = desk.train(&format!("image -c $TINY --set 'trainable_modules=[attn1]' {options}"));
+    let unet = |root: &Path| tensors_of(&root.join("unet/diffusion_pytorch_model.safetensors"));
+    frozen_as_in(unet(Path::new(&shared()["BASE"])), unet(&run.export), "attn1");
+    let module = desk.train("motion -c $TINY --max-steps 1");
+    let part = "trainable_modules=[\"motion_modules.*.to_q\"]";
+    let run = desk.train(&format!("motion -c $TINY --motion {} --set '{part}' {options}", module.export.display()));
+    frozen_as_in(module.tensors(), run.tensors(), "to_q");
+}
+
+#[test]
 fn a_vae_keeps_its_latents_when_only_the_decoder_is_trained() {
     let desk = Desk::new();
     let run = desk.train("vae -c $TINY --set 'trainable_modules=[decoder.]'");
@@ -159,6 +198,13 @@ fn a_vae_keeps_its_latents_when_only_the_decoder_is_trained() {
         ("vae -c $TINY --set vae.kl_weight=-1", "`kl_weight` must be a number of at least 0"),
         ("vae -c $TINY --set unet_checkpoint_path=x", "this stage trains the VAE alone"),
         ("motion -c $TINY --set save_precision=auto", "fp32, fp16 or bf16 is expected"),
+        (
+            "motion -c $TINY --set train_batch_size=4294967296 --set gradient_accumulation_steps=4294967296 \
+             --set max_train_epoch=2 --set max_train_steps=-1",
+            "at most 1048576 clips a step are expected",
+        ),
+        ("motion -c $TINY --set max_train_epoch=9000000000000000000 --set max_train_steps=-1", "at most 1000000000"),
+        ("motion -c $TINY --set lr_scheduler=polynomial --set lr_power=-1", "a number of at least 0"),
         ("motion -c $TINY --set snr_gamma=0", "a number above 0 is expected, or null"),
         ("motion -c $TINY --set snr_gamma=5 --set debiased_estimation_loss=true", "keep one weighting"),
         ("motion -c $TINY --set timestep_bias_multiplier=4", "`earlier` or `later` is expected"),
@@ -275,21 +321,50 @@ fn averages_are_what_is_exported() {
 }
 
 #[test]
-fn a_run_that_diverges_skips_writes_down_and_ends() {
+fn a_run_that_diverges_skips_writes_down_and_ends_with_what_was_sound() {
     let desk = Desk::new();
-    let line = "animatediff train motion -c $TINY --max-steps 9 --set checkpointing_steps=1 --set learning_rate=1e38 \
-                --set max_bad_steps=3 --set name=wild";
-    let told = desk.fails(line, 1, &["3 steps in a row had no finite loss", "lower learning_rate"]);
+    let whole = desk.train("motion -c $TINY --name whole --max-steps 4");
+    let run = desk.train("motion -c $TINY --name wild --max-steps 2");
+    // The third update ruins the weights, and is saved; then nothing is, until the end.
+    let line = format!(
+        "animatediff train motion --resume {} --max-steps 20 --set checkpointing_steps=1 --set keep_checkpoints=1 \
+         --set learning_rate=1e38 --set max_bad_steps=3",
+        run.folder.display()
+    );
+    let sound = run.folder.join("checkpoints/step-00000002");
+    let words = format!("go on with --resume {}, which is from before the last update", sound.display());
+    let told = desk.fails(&line, 1, &["step 6: 3 steps in a row had no finite loss", "Lower learning_rate", &words]);
     assert!(told.contains("the update is skipped"), "{told}");
-    let folder = fs::read_dir(desk.path("runs")).unwrap().next().unwrap().unwrap().path();
-    let dumps: Vec<_> = fs::read_dir(folder.join("bad_steps")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(dumps.len(), 3);
-    let dump: serde_json::Value = serde_json::from_slice(&fs::read(&dumps[0]).unwrap()).unwrap();
+    assert_eq!(run.names("checkpoints"), ["step-00000002", "step-00000003"]);
+    let dumps = run.names("bad_steps");
+    assert_eq!(dumps, ["step-00000004.json", "step-00000005.json", "step-00000006.json"]);
+    let dump: serde_json::Value =
+        serde_json::from_slice(&fs::read(run.folder.join("bad_steps").join(&dumps[0])).unwrap()).unwrap();
     assert!(dump["clips"][0]["id"].is_string() && dump["clips"][1]["position"].is_u64(), "{dump}");
-    let rows = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let rows = fs::read_to_string(run.folder.join("metrics.jsonl")).unwrap();
     assert!(rows.contains("\"skipped\":\"skipped\""), "{rows}");
-    let newest = checkpoint::newest(&folder.join("checkpoints")).unwrap().unwrap();
-    checkpoint::load(&newest.path).unwrap();
+
+    let patient = "--set max_train_steps=6 --set max_bad_steps=9";
+    let done = desk.run(&format!("{} {patient}", line.replace(" --max-steps 20", "")));
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("warning: 3 steps in a row were skipped up to this one, 6"), "{}", done.stderr);
+    assert_eq!(run.names("checkpoints"), ["step-00000002", "step-00000006"], "what is known to be sound stays");
+
+    let usual = "--set max_train_steps=4 --set learning_rate=1e-3";
+    let resumed = desk.train(&format!("motion --resume {} {usual}", sound.display()));
+    same(&whole, &resumed);
+}
+
+#[test]
+fn a_step_that_cannot_be_written_down_is_not_saved() {
+    let desk = Desk::new();
+    let run = desk.train("motion -c $TINY");
+    fs::write(run.folder.join("bad_steps"), "a file where a folder has to be").unwrap();
+    let line =
+        format!("animatediff train motion --resume {} --set learning_rate=1e38 --max-steps 9", run.folder.display());
+    desk.fails(&line, 1, &["bad_steps: cannot create the folder"]);
+    assert_eq!(run.rows().len(), 3, "the fourth step was skipped");
+    assert_eq!(run.names("checkpoints"), ["step-00000002"]);
 }
 
 #[test]
@@ -765,6 +840,29 @@ fn resuming_as_something_else_is_refused() {
     refused(&format!("adapter --resume {}", checkpoint.display()), &["trained.safetensors"]);
     fs::remove_dir_all(&checkpoint).unwrap();
     desk.refused(&format!("animatediff train adapter --resume {folder}"), &["no complete checkpoint to resume from"]);
+}
+
+#[test]
+fn resuming_on_other_weights_is_refused_wherever_they_are() {
+    let desk = Desk::new();
+    let [one, other] = [1, 2].map(|seed| desk.train(&format!("motion -c $TINY --set global_seed={seed}")));
+    let lora = desk.train(&format!("motionlora -c $TINY --motion {}", one.export.display()));
+    let line = |rest: &str| format!("animatediff train motionlora --resume {} {rest}", lora.folder.display());
+    desk.refused(&line(&format!("--motion {}", other.export.display())), &["the weights", "`motion` was"]);
+    fs::copy(&one.export, desk.path("moved.safetensors")).unwrap();
+    desk.ok(&line("--motion moved.safetensors --max-steps 3"));
+    let line = |rest: &str| format!("animatediff train motion --resume {} --dry-run {rest}", one.folder.display());
+    for architecture in ["use_inflated_groupnorm: false", "motion_module_kwargs: {temporal_position_encoding: false}"] {
+        desk.refused(
+            &line(&format!("--set 'unet_additional_kwargs={{{architecture}}}'")),
+            &["`unet_additional_kwargs` was"],
+        );
+    }
+    desk.refused(&line("--set unet_checkpoint_path=$GOLD/unet"), &["error: "]);
+    desk.refused(&line("--set noise_scheduler_kwargs.beta_end=0.02"), &["`noise_scheduler_kwargs` was"]);
+    // What only samplers ask for.
+    desk.ok(&line("--set noise_scheduler_kwargs.steps_offset=0"));
+    desk.ok(&line("--set noise_scheduler_kwargs.steps_offset=1"));
 }
 
 #[test]

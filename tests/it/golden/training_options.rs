@@ -47,10 +47,18 @@ fn averages_decay_and_follow_as_in_diffusers() {
             let got = average.state()["a"].double_value(&[0]);
             assert!((got - want).abs() < 1e-5 * want, "{config:?}, update {}: {got} {want}", update + 1);
         }
+        // What a layer holds.
+        let handle = trained["a"].shallow_clone();
+        let mean = average.state()["a"].double_value(&[0]);
         let swapped = average.in_place_of(&trained);
-        assert!(trained["a"].double_value(&[0]) < 20.0 && trained["a"].requires_grad());
+        for tensor in [&trained["a"], &handle] {
+            assert!(tensor.double_value(&[0]) == mean && mean != 20.0 && tensor.requires_grad(), "{mean}");
+        }
+        assert_eq!(average.state()["a"].double_value(&[0]), 20.0, "kept where the average was");
         drop(swapped);
-        assert_eq!(trained["a"].double_value(&[0]), 20.0);
+        for (tensor, value) in [(&trained["a"], 20.0), (&handle, 20.0), (&average.state()["a"], mean)] {
+            assert_eq!(tensor.double_value(&[0]), value);
+        }
     }
 }
 
@@ -152,35 +160,49 @@ fn moments_in_8_bits_are_taken_up_where_they_were_left() {
 #[test]
 fn a_tensor_without_a_gradient_keeps_its_moments() {
     let _generator = global_generator();
-    let (trained, mut optimizer) = after(true, 2);
-    let before: BTreeMap<String, Tensor> =
-        optimizer.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
-    let other = trained["other"].copy();
-    let (fresh, _) = after(true, 0);
-    let mut optimizer_of_fresh = AdamW::new(&fresh, optim::Config { use_8bit_adam: true, ..optim::Config::default() });
-    optimizer_of_fresh.load_state(&before).unwrap();
-    fresh["wide"].sum(Kind::Float).backward();
-    optimizer_of_fresh.step(1e-2);
-    let now = optimizer_of_fresh.state();
-    assert!(
-        now["other.exp_avg"].equal(&before["other.exp_avg"]) && !now["wide.exp_avg"].equal(&before["wide.exp_avg"])
-    );
-    assert!(trained["other"].equal(&other));
-    optimizer.zero_grad();
+    for (use_8bit_adam, left_out) in [(true, "other"), (true, "bias"), (false, "other")] {
+        let copies = |tensors: BTreeMap<String, Tensor>| -> BTreeMap<String, Tensor> {
+            tensors.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
+        };
+        let moments = copies(after(use_8bit_adam, 2).1.state());
+        // New tensors, which have no gradients yet.
+        let (trained, _) = after(use_8bit_adam, 0);
+        let mut optimizer = AdamW::new(&trained, optim::Config { use_8bit_adam, ..optim::Config::default() });
+        optimizer.load_state(&moments).unwrap();
+        let values = copies(trained.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect());
+        let reached = trained.iter().filter(|(name, _)| *name != left_out);
+        reached.for_each(|(_, tensor)| tensor.sum(Kind::Float).backward());
+        optimizer.step(1e-2);
+        for name in trained.keys() {
+            let moment = format!("{name}.exp_avg");
+            assert_eq!(trained[name].equal(&values[name]), name == left_out, "{use_8bit_adam} {name}");
+            assert_eq!(
+                optimizer.state()[&moment].equal(&moments[&moment]),
+                name == left_out,
+                "{use_8bit_adam} {moment}"
+            );
+        }
+    }
 }
 
 #[test]
 fn the_scale_of_the_loss_falls_at_once_and_rises_slowly() {
     let mut scaler = LossScaler::default();
     assert_eq!(scaler.scale(), 65_536.0);
-    scaler.learn(true);
+    let (fine, overflow) = ((0.1, 1.0), (0.1, f64::INFINITY));
+    let learn = |scaler: &mut LossScaler, (loss, grad_norm)| scaler.learn(loss, grad_norm);
+    learn(&mut scaler, overflow);
     assert_eq!((scaler.scale(), scaler.since()), (32_768.0, 0));
-    (0..1999).for_each(|_| scaler.learn(false));
+    (0..1999).for_each(|_| learn(&mut scaler, fine));
     assert_eq!((scaler.scale(), scaler.since()), (32_768.0, 1999));
-    scaler.learn(false);
+    for loss in [f64::NAN, f64::INFINITY] {
+        learn(&mut scaler, (loss, f64::NAN));
+        assert_eq!((scaler.scale(), scaler.since()), (32_768.0, 1999), "the clip's fault, and not the scale's");
+    }
+    learn(&mut scaler, fine);
     assert_eq!((scaler.scale(), scaler.since()), (65_536.0, 0));
     assert_eq!(LossScaler::from_state(scaler.scale(), 0), scaler);
-    (0..17).for_each(|_| scaler.learn(true));
+    (0..17).for_each(|_| learn(&mut scaler, overflow));
     assert!(!scaler.may_overflow(), "below 1 an overflow is the model's own");
 }
 
