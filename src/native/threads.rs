@@ -1,5 +1,6 @@
 //! Threads that compute side by side on the same networks.
 
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,15 +69,25 @@ where
 
 /// `other` of `shared` in a thread of its own while `here` runs in this one: both results, and how long this one then waited.
 ///
-/// What [`side_by_side`] asks of `body` holds for `other`.
+/// `other` has as many of libtorch's threads as this one has now, whatever `here` makes of their number: a thread that is not told
+/// takes it up when it first computes. What [`side_by_side`] asks of `body` holds for `other`.
 pub fn beside<S, A, B>(shared: &S, other: impl FnOnce(&S) -> A + Send, here: impl FnOnce() -> B) -> (B, A, Duration)
 where
     S: Shared + ?Sized,
     A: Send,
 {
+    let (threads, ready) = (tch::get_num_threads(), Barrier::new(2));
     thread::scope(|scope| {
-        let reader = Reader(shared);
-        let thread = scope.spawn(move || other(reader.get()));
+        let (reader, ready) = (Reader(shared), &ready);
+        let thread = scope.spawn(move || {
+            // Asked first: a thread that was never asked takes up the number of all when it is, whatever it was given before.
+            tch::get_num_threads();
+            tch::set_num_threads(threads);
+            ready.wait();
+            other(reader.get())
+        });
+        // The number is set for all threads that are yet to come, too.
+        ready.wait();
         let here = here();
         let start = Instant::now();
         let other = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

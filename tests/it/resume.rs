@@ -92,3 +92,21 @@ fn words_and_paths() {
         assert!(error.to_string().contains("neither a run's folder"), "{missing}: {error}");
     }
 }
+
+#[test]
+fn a_checkpoint_that_was_saved_meanwhile_is_found_unless_another_was_named() {
+    let dir = tempdir().unwrap();
+    let name = "motion-2026-01-02T03-04-05";
+    run(dir.path(), name, &[10]);
+    let chosen = Resume::Auto.find(dir.path(), "motion", false).unwrap().unwrap();
+    let folder = dir.path().join(name);
+    let asked =
+        Resume::From(folder.join("checkpoints/step-00000010")).find(dir.path(), "motion", false).unwrap().unwrap();
+    // Whoever wrote the run saves once more and rotates the older one out.
+    run(dir.path(), name, &[20]);
+    fs::remove_dir_all(&chosen.checkpoint).unwrap();
+    assert_eq!(chosen.again().unwrap().checkpoint, folder.join("checkpoints/step-00000020"));
+    assert_eq!(asked.again().unwrap(), asked, "what was named is what is meant, there or not");
+    fs::remove_dir_all(folder.join("checkpoints/step-00000020")).unwrap();
+    assert!(chosen.again().unwrap_err().to_string().contains("no complete checkpoint to resume from"));
+}

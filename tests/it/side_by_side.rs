@@ -5,7 +5,7 @@ use std::{
     sync::Barrier,
 };
 
-use animatediff::native::{add_grads, parts, side_by_side};
+use animatediff::native::{add_grads, beside, parts, side_by_side};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{assert_close, global_generator};
@@ -55,6 +55,25 @@ fn all_run_at_once_and_results_come_in_the_order_of_the_items() {
     assert!(caught.is_err());
     assert_eq!(tch::get_num_threads(), threads, "libtorch has its threads back, after a panic too");
     assert!(parts(0) == 1 && parts(1) == 1 && parts(1000) == threads as usize);
+}
+
+#[test]
+fn what_runs_beside_has_the_threads_that_were_there_when_it_began() {
+    let _generator = global_generator();
+    let (threads, none) = (tch::get_num_threads(), [] as [Tensor; 0]);
+    tch::set_num_threads(3);
+    let changed = Barrier::new(2);
+    let here = || {
+        tch::set_num_threads(1);
+        changed.wait();
+    };
+    let other = |_: &[Tensor]| {
+        changed.wait();
+        tch::get_num_threads()
+    };
+    let ((), found, _) = beside(&none[..], other, here);
+    tch::set_num_threads(threads);
+    assert_eq!(found, 3);
 }
 
 #[test]
