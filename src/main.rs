@@ -6,10 +6,12 @@ use clap::Parser;
 
 use animatediff::{
     cli::{self, Cli},
-    panics,
+    native, panics,
 };
 
 fn main() -> ExitCode {
+    // SAFETY: there are no threads but this one.
+    unsafe { native::settle_memory() };
     let cli = Cli::parse();
     cli::log_to_stderr();
     panic::set_hook(Box::new(panics::remember));

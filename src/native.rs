@@ -15,7 +15,7 @@ pub use autograd::{Block, frozen_conv2d, geglu, group_norm_silu, recompute};
 pub use c10d::{Address, Answer, Buckets, Group, Members, Store, nccl_library};
 pub use cuda::{Cuda, libtorch_folder, load_cuda};
 pub use map::MappedFile;
-pub use memory::{CudaPeak, cuda_peak, reset_cuda_peak};
+pub use memory::{CudaPeak, cuda_peak, keep_freed_memory, reset_cuda_peak, settle_memory};
 pub use threads::{Shared, beside, parts, side_by_side};
 
 use std::ffi::{CStr, c_char};

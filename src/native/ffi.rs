@@ -57,6 +57,8 @@ unsafe extern "C" {
     pub fn ad_buckets_finish(buckets: *mut c_void) -> *const c_char;
     pub fn ad_buckets_free(buckets: *mut c_void);
     pub fn ad_torch_version() -> *const c_char;
+    pub fn ad_settle_memory();
+    pub fn ad_keep_freed_memory();
     pub fn ad_free(message: *const c_char);
     pub fn ad_fused_adamw(
         params: *const *const C_tensor,
@@ -127,6 +129,13 @@ unsafe extern "C" {
     ) -> *const c_char;
     pub fn ad_attend_frames(out: *mut C_tensor, qkv: *const C_tensor, frames: i64, heads: i64) -> *const c_char;
     pub fn ad_pack_linear(out: *mut C_tensor, weight: *const C_tensor) -> *const c_char;
+    pub fn ad_prefers_onednn() -> bool;
+    pub fn ad_linear(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+    ) -> *const c_char;
     pub fn ad_packed_linear(
         out: *mut C_tensor,
         x: *const C_tensor,

@@ -1,4 +1,4 @@
-// Kernels of our own for the CPU, and libtorch's products with weights that were put in order once.
+// Kernels of our own for the CPU, and products by oneDNN, with weights that were put in order once and with others.
 //
 // Each kernel takes what it is made for and nothing else: callers ask first, and have libtorch's operators for the rest.
 #include <ATen/Parallel.h>
@@ -224,6 +224,48 @@ using Scalars = c10::List<std::optional<at::Scalar>>;
 using Name = std::optional<std::string_view>;
 using Maybe = std::optional<at::Tensor>;
 
+Maybe if_defined(const at::Tensor* x) { return x && x->defined() ? Maybe(*x) : Maybe(); }
+
+// `x` times `weight` transposed, by oneDNN: a weight of any strides, packed ones too.
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Maybe& bias) {
+  static const auto plain = named<at::Tensor(const at::Tensor&, const at::Tensor&, const Maybe&, std::string_view, Scalars, Name)>(
+      "mkldnn::_linear_pointwise", "");
+  return plain.call(x, weight, bias, "none", Scalars(), Name());
+}
+
+// Rows up to which the gradient of a weight is oneDNN's too. It wants rows and columns the other way round, which is a copy.
+constexpr int64_t kFewRows = 256;
+
+// A linear layer of float32 by oneDNN, there and back. libtorch's own goes to MKL, which outside Intel's processors reaches half
+// as much on few rows.
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const Maybe& bias) {
+    at::AutoDispatchBelowAutograd below;
+    const auto rows = x.reshape({-1, x.size(-1)}).contiguous();
+    ctx->save_for_backward({weight.requires_grad() ? rows : at::Tensor(), weight});
+    ctx->saved_data["sizes"] = x.sizes().vec();
+    ctx->saved_data["biased"] = bias.has_value();
+    auto sizes = x.sizes().vec();
+    sizes.back() = weight.size(0);
+    return product(rows, weight, bias).view(sizes);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto &rows = saved[0], &weight = saved[1];
+    const auto grad = grads[0].reshape({-1, weight.size(0)}).contiguous();
+    at::Tensor grad_x, grad_weight, grad_bias;
+    if (ctx->needs_input_grad(0)) grad_x = product(grad, weight.t(), std::nullopt).view(ctx->saved_data["sizes"].toIntVector());
+    if (ctx->needs_input_grad(1)) {
+      const bool few = rows.size(0) <= kFewRows;
+      grad_weight = few ? product(grad.t().contiguous(), rows.t(), std::nullopt) : at::mm(grad.t(), rows);
+    }
+    if (ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2)) grad_bias = grad.sum(0);
+    return {grad_x, grad_weight, grad_bias};
+  }
+};
+
 // A picture with its channels innermost, by strides that leave no doubt: those of sides of one pixel may say anything, and
 // oneDNN minds.
 at::Tensor innermost(const at::Tensor& x) {
@@ -231,8 +273,6 @@ at::Tensor innermost(const at::Tensor& x) {
   const int64_t channels = y.size(1), row = y.size(3) * channels;
   return y.as_strided(y.sizes(), {y.size(2) * row, 1, row, channels});
 }
-
-Maybe if_defined(const at::Tensor* x) { return x && x->defined() ? Maybe(*x) : Maybe(); }
 
 }  // namespace
 
@@ -330,18 +370,31 @@ const char* ad_pack_linear(at::Tensor* out, at::Tensor* weight) {
   });
 }
 
+// Whether oneDNN's products of float32 are to be preferred to those of MKL, which has its good kernels for Intel's processors alone.
+bool ad_prefers_onednn() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return !__builtin_cpu_is("intel") && __builtin_cpu_supports("avx2");
+#else
+  return false;
+#endif
+}
+
+// `x` `[…, in]`, float32 on the CPU, to `[…, out]`; `bias` may be undefined. Has a gradient.
+const char* ad_linear(at::Tensor* out, at::Tensor* x, at::Tensor* weight, at::Tensor* bias) {
+  return guarded([&] { *out = Linear::apply(*x, *weight, if_defined(bias)); });
+}
+
 // `x` times a packed weight, plus `bias` and `onto` where they are.
 const char* ad_packed_linear(at::Tensor* out, at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor* onto) {
   return guarded([&] {
-    static const auto plain = named<at::Tensor(const at::Tensor&, const at::Tensor&, const Maybe&, std::string_view, Scalars, Name)>(
-        "mkldnn::_linear_pointwise", "");
     static const auto added =
         named<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Maybe&, std::string_view)>(
             "mkldnn::_linear_pointwise", "binary");
     at::AutoDispatchBelowAutograd below;
     const auto input = x->contiguous();
     *out = onto ? added.call(input, onto->contiguous(), *weight, if_defined(bias), "add")
-                : plain.call(input, *weight, if_defined(bias), "none", Scalars(), Name());
+                : product(input, *weight, if_defined(bias));
   });
 }
 

@@ -1,7 +1,9 @@
-//! Kernels of our own for the CPU, and products with weights that were put in order once.
+//! Kernels of our own for the CPU, and products by oneDNN, with weights that were put in order once and with others.
 //!
 //! A kernel is for tensors that it fits, which the `fits` functions tell; libtorch's operators do the same for all others.
 //! Products with packed weights have no gradient: they are for networks that are only used.
+
+use std::sync::LazyLock;
 
 use tch::{Device, Kind, Tensor};
 
@@ -10,6 +12,8 @@ use super::{autograd::filled, ffi};
 /// The most frames that [`attend_frames`] takes, and its widest head.
 const MOST_FRAMES: i64 = 32;
 const WIDEST_HEAD: i64 = 256;
+/// Multiplications from which on oneDNN's products are worth the longer way to them.
+const LEAST_PRODUCT: i64 = 1 << 23;
 
 /// Whether the kernels take `x`: float32 or bfloat16 on the CPU.
 pub fn fits(x: &Tensor) -> bool {
@@ -92,6 +96,30 @@ pub fn orders_bf16() -> bool {
             && std::arch::is_x86_feature_detected!("avx512dq"));
     #[cfg(not(target_arch = "x86_64"))]
     false
+}
+
+/// `x Wᵀ (+ bias)`, `[…, in]` to `[…, out]`, by the library that is faster at it on this processor. Has a gradient.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let worth = x.numel() as i64 * weight.size()[0] >= LEAST_PRODUCT;
+    if worth && x.device() == Device::Cpu && x.kind() == Kind::Float && prefers_onednn() {
+        onednn_linear(x, weight, bias)
+    } else {
+        x.linear(weight, bias)
+    }
+}
+
+/// The same by oneDNN, for float32 on the CPU.
+pub fn onednn_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    // SAFETY: as in `group_norm`.
+    filled(|out| unsafe { ffi::ad_linear(out, x.as_ptr(), weight.as_ptr(), pointer(bias)) })
+}
+
+fn prefers_onednn() -> bool {
+    static PREFERS: LazyLock<bool> = LazyLock::new(|| {
+        // SAFETY: takes nothing, and reads what the processor says of itself.
+        unsafe { ffi::ad_prefers_onednn() }
+    });
+    *PREFERS
 }
 
 /// The weight of a linear layer `[out, in]` in the order that products read it in.

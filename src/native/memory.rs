@@ -1,6 +1,24 @@
-//! How much memory libtorch took on a CUDA device.
+//! How libtorch takes memory: its ways on the CPU, and how much it took on a CUDA device.
 
 use super::{check, ffi};
+
+/// How memory is taken on the CPU: tensors of 2 MiB and more lie in large pages, and the process keeps what it frees, but for
+/// pieces of 32 MiB and more. Both save page faults. `THP_MEM_ALLOC_ENABLE`, `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`
+/// in the environment have the say in each.
+///
+/// # Safety
+/// No other thread runs yet: the environment is written. libtorch reads it once, with the first tensor.
+pub unsafe fn settle_memory() {
+    // SAFETY: takes nothing; what is written to is the caller's promise.
+    unsafe { ffi::ad_settle_memory() };
+}
+
+/// From here on the process keeps pieces of any size for what it allocates next. For work that needs the same again and again,
+/// such as training on the CPU; where sizes change, the gaps cost memory.
+pub fn keep_freed_memory() {
+    // SAFETY: takes nothing, and sets what glibc guards by a lock of its own.
+    unsafe { ffi::ad_keep_freed_memory() };
+}
 
 /// The most bytes since the peaks were last reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,11 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/version.h>
 
+#include <climits>
 #include <cstdlib>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "common.h"
 
@@ -17,6 +21,23 @@ extern "C" {
 
 // The version of the headers; libtorch's libraries carry none that can be asked for.
 const char* ad_torch_version() { return TORCH_VERSION; }
+
+// Before there are threads: it writes the environment. From `kApart` bytes on memory is taken from the system for itself alone and
+// given back; what is smaller stays with the process when it is freed.
+void ad_settle_memory() {
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+#if defined(__GLIBC__)
+  constexpr int kApart = 32 << 20;
+  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, kApart);
+  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, -1);
+#endif
+}
+
+void ad_keep_freed_memory() {
+#if defined(__GLIBC__)
+  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, INT_MAX);
+#endif
+}
 
 void ad_free(const char* message) { std::free(const_cast<char*>(message)); }
 

@@ -6,7 +6,7 @@ use super::{
     in_kind,
     params::{Init, Params},
 };
-use crate::native::kernels::{pack_linear, packed_linear};
+use crate::native::kernels::{linear, pack_linear, packed_linear};
 
 /// `y = x Wᵀ + b (+ scale · up(down(x)))`.
 #[derive(Debug)]
@@ -75,12 +75,12 @@ impl Linear {
             Weight::Packed(weight) => return packed_linear(x, weight, self.bias.as_ref(), None),
             Weight::Plain(weight) => in_kind(weight, kind),
         };
-        let y = x.linear(&weight, self.bias.as_ref().map(|bias| in_kind(bias, kind)));
+        let y = linear(x, &weight, self.bias.as_ref().map(|bias| in_kind(bias, kind)).as_ref());
         match &self.lora {
             None => y,
             Some(pair) => {
-                let low = x.linear(&in_kind(&pair.down, kind), None::<&Tensor>);
-                let delta = low.linear(&in_kind(&pair.up, kind), None::<&Tensor>);
+                let low = linear(x, &in_kind(&pair.down, kind), None);
+                let delta = linear(&low, &in_kind(&pair.up, kind), None);
                 if pair.scale == 1.0 { y + delta } else { y + delta * pair.scale }
             }
         }

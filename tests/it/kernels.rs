@@ -72,6 +72,35 @@ fn layer_norm_is_libtorchs_plus_the_row_of_the_frame() {
 }
 
 #[test]
+fn products_by_onednn_and_their_gradients_are_libtorchs() {
+    one_thread();
+    // Few rows and many, for which the weight's gradient goes different ways; rows that lie apart.
+    for (rows, apart) in [(7, false), (300, false), (20, true)] {
+        let leaf = |seed, shape: &[i64]| random(seed, shape, Kind::Float).set_requires_grad(true);
+        let (x, weight, bias) = (leaf(1, &[2, rows, 24]), leaf(2, &[40, 24]), leaf(3, &[40]));
+        let seen = if apart { x.transpose(0, 1) } else { x.shallow_clone() };
+        let slope = random(4, &[seen.size()[0], seen.size()[1], 40], Kind::Float);
+        let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+        for bias in [Some(&bias), None] {
+            let found = kernels::onednn_linear(&seen, &weight, bias);
+            let wanted = wide(&seen).linear(&wide(&weight), bias.map(wide).as_ref());
+            assert_near("product", &found, &wanted, 2e-6);
+            let inputs: Vec<&Tensor> = [Some(&x), Some(&weight), bias].into_iter().flatten().collect();
+            let ours = Tensor::run_backward(&[(&found * &slope).sum(Kind::Float)], &inputs, false, false);
+            let plain = Tensor::run_backward(&[(&wanted * wide(&slope)).sum(Kind::Double)], &inputs, false, false);
+            for (what, (ours, plain)) in ["rows", "weight", "bias"].iter().zip(ours.iter().zip(&plain)) {
+                assert_near(&format!("gradient of the {what}, {rows} rows"), ours, plain, 2e-6);
+            }
+        }
+        let frozen = kernels::onednn_linear(&seen, &weight.detach(), Some(&bias.detach()));
+        let ours = Tensor::run_backward(&[(&frozen * &slope).sum(Kind::Float)], &[&x], false, false);
+        let plain = seen.linear(&weight.detach(), Some(&bias.detach()));
+        let plain = Tensor::run_backward(&[(&plain * &slope).sum(Kind::Float)], &[&x], false, false);
+        assert_near("gradient beside a frozen weight", &ours[0], &plain[0], 2e-6);
+    }
+}
+
+#[test]
 fn geglu_and_its_gradient_are_those_of_a_product_and_a_gelu() {
     one_thread();
     for (kind, tolerance) in KINDS {
