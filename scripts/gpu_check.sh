@@ -15,7 +15,7 @@
 #   TORCH_LIB     folder of libtorch_cuda.so (that of the Python in /opt/torch/.venv, or of PEER_PYTHON)
 #   PEER_PYTHON   a Python with torch and diffusers (python3); without one only ours is measured
 #   DEVICE        cuda, or cpu
-#   SECTIONS      any of parity,train,resume,ranks,bench
+#   SECTIONS      any of parity,train,options,resume,ranks,bench
 #   QUICK=1       fewer and smaller runs in `bench`: about two minutes
 #   OUT           where results.jsonl, table.txt and the logs go (outputs/gpu_check)
 set -uo pipefail
@@ -24,7 +24,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 first_of() { local path; for path in "$@"; do [[ ! -e $path ]] || { echo "$path"; return; }; done; }
 
-device=${DEVICE:-cuda} sections=${SECTIONS:-parity,train,resume,ranks,bench} quick=${QUICK:-}
+device=${DEVICE:-cuda} sections=${SECTIONS:-parity,train,options,resume,ranks,bench} quick=${QUICK:-}
 program=${ANIMATEDIFF:-$(first_of "$here/animatediff" "${CARGO_TARGET_DIR:-$here/../target}/release/animatediff")}
 [[ -n $program && -x $program ]] || { echo "gpu_check: the program is not built; say where it is with ANIMATEDIFF" >&2; exit 2; }
 program=$(cd "$(dirname "$program")" && pwd)/$(basename "$program")
@@ -136,6 +136,23 @@ section_train() {
   done
 }
 
+# What takes a path of its own on a device: half precision with its loss scale, moments of 8 bits, averages, blocks computed again.
+section_options() {
+  step options-cpu train motion options-cpu cpu fp32 6 || return
+  local name precision more
+  for name in fp16 8bit ema checkpointing; do
+    precision=bf16 more=()
+    case $name in
+      fp16) [[ $device != cpu ]] || continue; precision=fp16 ;;
+      8bit) more=(--set use_8bit_adam=true) ;;
+      ema) more=(--set use_ema=true) ;;
+      checkpointing) more=(--set gradient_checkpointing=full) ;;
+    esac
+    step "options-$name" train motion "with-$name" "$device" $precision 6 "${more[@]}" || continue
+    check "losses_$name" "$(loss_difference "$(run_of options-cpu)/metrics.jsonl" "$(run_of "with-$name")/metrics.jsonl")" 0.05
+  done
+}
+
 section_resume() {
   step resume-whole train motion whole "$device" bf16 6 || return
   step resume-first train motion halves "$device" bf16 3 || return
@@ -233,12 +250,12 @@ module=''
 if [[ $sections != bench ]]; then prepare || { echo "gpu_check: nothing to check with; see $out/logs" >&2; sections=bench; }; fi
 for section in ${sections//,/ }; do
   case $section in
-    parity | train | resume | ranks | bench)
+    parity | train | options | resume | ranks | bench)
       start=$SECONDS
       "section_$section"
       printf -- '-- %s: %d s\n' "$section" $((SECONDS - start)) >&2
       ;;
-    *) echo "gpu_check: SECTIONS=$section: expected parity, train, resume, ranks or bench" >&2; exit 2 ;;
+    *) echo "gpu_check: SECTIONS=$section: expected parity, train, options, resume, ranks or bench" >&2; exit 2 ;;
   esac
 done
 table | tee "$out/table.txt"
