@@ -244,11 +244,8 @@ struct Linear : torch::autograd::Function<Linear> {
     at::AutoDispatchBelowAutograd below;
     const auto rows = x.reshape({-1, x.size(-1)}).contiguous();
     ctx->save_for_backward({weight.requires_grad() ? rows : at::Tensor(), weight});
-    ctx->saved_data["sizes"] = x.sizes().vec();
     ctx->saved_data["biased"] = bias.has_value();
-    auto sizes = x.sizes().vec();
-    sizes.back() = weight.size(0);
-    return product(rows, weight, bias).view(sizes);
+    return product(rows, weight, bias).view(sizes(x, weight.size(0)));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
@@ -256,13 +253,21 @@ struct Linear : torch::autograd::Function<Linear> {
     const auto &rows = saved[0], &weight = saved[1];
     const auto grad = grads[0].reshape({-1, weight.size(0)}).contiguous();
     at::Tensor grad_x, grad_weight, grad_bias;
-    if (ctx->needs_input_grad(0)) grad_x = product(grad, weight.t(), std::nullopt).view(ctx->saved_data["sizes"].toIntVector());
+    if (ctx->needs_input_grad(0)) grad_x = product(grad, weight.t(), std::nullopt).view(sizes(grads[0], weight.size(1)));
     if (ctx->needs_input_grad(1)) {
       const bool few = rows.size(0) <= kFewRows;
       grad_weight = few ? product(grad.t().contiguous(), rows.t(), std::nullopt) : at::mm(grad.t(), rows);
     }
     if (ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2)) grad_bias = grad.sum(0);
     return {grad_x, grad_weight, grad_bias};
+  }
+
+ private:
+  // Those of `x`, with `width` features.
+  static std::vector<int64_t> sizes(const at::Tensor& x, int64_t width) {
+    auto sizes = x.sizes().vec();
+    sizes.back() = width;
+    return sizes;
   }
 };
 
@@ -370,7 +375,7 @@ const char* ad_pack_linear(at::Tensor* out, at::Tensor* weight) {
   });
 }
 
-// Whether oneDNN's products of float32 are to be preferred to those of MKL, which has its good kernels for Intel's processors alone.
+// Whether oneDNN's products of float32 are to be preferred to MKL's, which has its good kernels for Intel's processors alone.
 bool ad_prefers_onednn() {
 #if defined(__x86_64__)
   __builtin_cpu_init();

@@ -3,8 +3,6 @@
 //! A kernel is for tensors that it fits, which the `fits` functions tell; libtorch's operators do the same for all others.
 //! Products with packed weights have no gradient: they are for networks that are only used.
 
-use std::sync::LazyLock;
-
 use tch::{Device, Kind, Tensor};
 
 use super::{autograd::filled, ffi};
@@ -115,11 +113,8 @@ pub fn onednn_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
 }
 
 fn prefers_onednn() -> bool {
-    static PREFERS: LazyLock<bool> = LazyLock::new(|| {
-        // SAFETY: takes nothing, and reads what the processor says of itself.
-        unsafe { ffi::ad_prefers_onednn() }
-    });
-    *PREFERS
+    // SAFETY: takes nothing, and reads what the processor says of itself.
+    unsafe { ffi::ad_prefers_onednn() }
 }
 
 /// The weight of a linear layer `[out, in]` in the order that products read it in.
