@@ -1,4 +1,5 @@
-//! The only unsafe code on libtorch, but for the promise of [`Shared`] in `model::unet`: what tch does not bind, through a small C++ shim, behind safe functions.
+//! What tch does not bind, through a small C++ shim, behind safe functions: the only unsafe code on libtorch, but for the promise of
+//! [`Shared`] in `model`, and the call of [`settle_memory`] in `main`.
 //!
 //! Knows tensors and devices; knows nothing of models or training.
 

@@ -23,6 +23,9 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
+/// Pixels that go through the VAE together: those of one frame, or of several that are small.
+const DECODED_TOGETHER: i64 = 2 * 128 * 128;
+
 /// The networks and the schedule that sampling uses.
 pub struct Pipeline<'a> {
     /// Tokenizer.
@@ -173,19 +176,27 @@ impl Pipeline<'_> {
         Tensor::cat(&outputs, 0)
     }
 
-    /// Latents `[1, C, F, h, w]` to frames, one at a time. Values are truncated to 8 bits, as the official code does.
+    /// Latents `[1, C, F, h, w]` to frames, [`frames_together`] at a time. Values are truncated to 8 bits, as the official code does.
     pub fn decode(&self, latents_bcfhw: &Tensor) -> Vec<Frame> {
-        let frames = latents_bcfhw.size()[2];
-        (0..frames).map(|index| frame(&self.decode_frame(&latents_bcfhw.select(2, index)))).collect()
+        let latents_fchw = latents_bcfhw.squeeze_dim(0).transpose(0, 1);
+        let together = frames_together(&latents_fchw, self.vae.config().downscale());
+        let pictures = latents_fchw.split(together, 0).into_iter().map(|latents| self.decode_pictures(&latents));
+        pictures.flat_map(|pictures| pictures.split(1, 0)).map(|picture| frame(&picture)).collect()
     }
 
-    /// Latents `[1, C, h, w]` to a picture `[1, 3, H, W]` in [0, 1].
-    pub fn decode_frame(&self, latents: &Tensor) -> Tensor {
+    /// Latents `[N, C, h, w]` to pictures `[N, 3, H, W]` in [0, 1].
+    fn decode_pictures(&self, latents: &Tensor) -> Tensor {
         no_grad(|| {
             let latents = latents.to_device(self.aside) / self.vae.config().scaling_factor;
             to_unit(&self.vae.decode(&latents.to_kind(self.vae.kind())).to_kind(Kind::Float))
         })
     }
+}
+
+/// How many frames of latents `[…, h, w]` a VAE that makes pictures `downscale` times as large decodes at a time.
+pub fn frames_together(latents: &Tensor, downscale: i64) -> i64 {
+    let sides: i64 = latents.size().iter().rev().take(2).product();
+    (DECODED_TOGETHER / (sides * downscale * downscale)).max(1)
 }
 
 /// What `vae` makes of a picture, whose sides it must divide: encoded to the mean, and decoded.

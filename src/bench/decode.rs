@@ -9,9 +9,10 @@ use super::{
     measure::{finish, median, round, since_start, spread, timed},
     world::World,
 };
+use crate::sample::frames_together;
 
-/// Decodes all frames of all clips, `chunk` frames at a time, `case.repeat` times.
-pub fn run(case: &Case, chunk: i64) -> Result<Report> {
+/// Decodes all frames of all clips, `chunk` frames at a time or as many as sampling does, `case.repeat` times.
+pub fn run(case: &Case, chunk: Option<i64>) -> Result<Report> {
     let (vae, build, _) = timed(|| {
         let vae = World::new(case)?.base.vae(case.device, case.kind);
         finish(case.device);
@@ -22,6 +23,7 @@ pub fn run(case: &Case, chunk: i64) -> Result<Report> {
     tch::manual_seed(case.seed);
     let latents = Tensor::randn([frames, vae.config().latent_channels, side, side], (Kind::Float, tch::Device::Cpu));
     let latents = latents.to_device(case.device).to_kind(case.kind);
+    let chunk = chunk.unwrap_or_else(|| frames_together(&latents, vae.config().downscale()));
     let decode = || {
         no_grad(|| latents.split(chunk, 0).iter().for_each(|latents| drop(vae.decode(latents))));
         finish(case.device);

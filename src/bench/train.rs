@@ -12,6 +12,7 @@ use super::{
 use crate::{
     data::{Sample, Size},
     device::{DeviceChoice, Precision},
+    native,
     nn::Checkpointing,
     train::{
         Config, Stage,
@@ -32,6 +33,9 @@ pub struct Savings {
 /// Updates on random clips: `case.warmup` and one more that are not counted, then `case.steps`. What the VAE makes of the clips
 /// is kept from the first update on, as with a cache of latents; captions go through the text encoder each time.
 pub fn run(case: &Case, savings: Savings) -> Result<Report> {
+    if case.device == Device::Cpu {
+        native::keep_freed_memory();
+    }
     let (trainer, build, _) = timed(|| {
         let (world, config) = (World::new(case)?, config(case, savings));
         let recipe = Recipe::new(Stage::Motion, &config);

@@ -149,9 +149,9 @@ struct DecodeArgs {
     /// Clips together
     #[arg(long, default_value_t = 1)]
     batch: i64,
-    /// Frames that go through the VAE together
-    #[arg(long, default_value_t = 1)]
-    decode_chunk: i64,
+    /// Frames that go through the VAE together (as in `sample` if not given)
+    #[arg(long)]
+    decode_chunk: Option<i64>,
     #[command(flatten)]
     rounds: Rounds,
 }
@@ -317,8 +317,8 @@ impl TrainArgs {
 
 impl DecodeArgs {
     fn run(&self) -> Result<()> {
-        if self.decode_chunk < 1 {
-            return Err(usage(format!("--decode-chunk {}: at least 1 is expected", self.decode_chunk)));
+        if let Some(frames) = self.decode_chunk.filter(|&frames| frames < 1) {
+            return Err(usage(format!("--decode-chunk {frames}: at least 1 is expected")));
         }
         let case = Case {
             batch: self.batch,

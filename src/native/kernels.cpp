@@ -236,8 +236,8 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Maybe& b
 // Rows up to which the gradient of a weight is oneDNN's too. It wants rows and columns the other way round, which is a copy.
 constexpr int64_t kFewRows = 256;
 
-// A linear layer of float32 by oneDNN, there and back. libtorch's own goes to MKL, which outside Intel's processors reaches half
-// as much on few rows.
+// A linear layer of float32 by oneDNN, there and back; its gradients have none themselves. libtorch's own goes to MKL, which outside
+// Intel's processors reaches half as much on the rows of small pictures.
 struct Linear : torch::autograd::Function<Linear> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const Maybe& bias) {
@@ -245,7 +245,7 @@ struct Linear : torch::autograd::Function<Linear> {
     const auto rows = x.reshape({-1, x.size(-1)}).contiguous();
     ctx->save_for_backward({weight.requires_grad() ? rows : at::Tensor(), weight});
     ctx->saved_data["biased"] = bias.has_value();
-    return product(rows, weight, bias).view(sizes(x, weight.size(0)));
+    return at::_unsafe_view(product(rows, weight, bias), sizes(x, weight.size(0)));  // a view forbids what is done in place
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {

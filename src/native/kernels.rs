@@ -96,7 +96,7 @@ pub fn orders_bf16() -> bool {
     false
 }
 
-/// `x Wᵀ (+ bias)`, `[…, in]` to `[…, out]`, by the library that is faster at it on this processor. Has a gradient.
+/// `x Wᵀ (+ bias)`, `[…, in]` to `[…, out]`, by the library that is faster at it on this processor. Has a first gradient.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let worth = x.numel() as i64 * weight.size()[0] >= LEAST_PRODUCT;
     if worth && x.device() == Device::Cpu && x.kind() == Kind::Float && prefers_onednn() {
@@ -114,7 +114,7 @@ pub fn onednn_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
 
 fn prefers_onednn() -> bool {
     // SAFETY: takes nothing, and reads what the processor says of itself.
-    unsafe { ffi::ad_prefers_onednn() }
+    tch::utils::has_mkldnn() && unsafe { ffi::ad_prefers_onednn() }
 }
 
 /// The weight of a linear layer `[out, in]` in the order that products read it in.

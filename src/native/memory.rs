@@ -2,9 +2,9 @@
 
 use super::{check, ffi};
 
-/// How memory is taken on the CPU: tensors of 2 MiB and more lie in large pages, and the process keeps what it frees, but for
-/// pieces of 32 MiB and more. Both save page faults. `THP_MEM_ALLOC_ENABLE`, `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`
-/// in the environment have the say in each.
+/// How memory is taken on the CPU: large pages are asked for under tensors of 2 MiB and more, and the process keeps what it frees, but
+/// for pieces of 32 MiB and more. Both save page faults. Of `THP_MEM_ALLOC_ENABLE`, `MALLOC_MMAP_THRESHOLD_` and
+/// `MALLOC_TRIM_THRESHOLD_`, each that the environment has is left as it is; glibc's tunables are not looked at.
 ///
 /// # Safety
 /// No other thread runs yet: the environment is written. libtorch reads it once, with the first tensor.
@@ -13,8 +13,9 @@ pub unsafe fn settle_memory() {
     unsafe { ffi::ad_settle_memory() };
 }
 
-/// From here on the process keeps pieces of any size for what it allocates next. For work that needs the same again and again,
-/// such as training on the CPU; where sizes change, the gaps cost memory.
+/// From here on the process keeps pieces of any size for what it allocates next, in one place for all threads, as glibc keeps none
+/// above 64 MiB in others. For work that needs the same again and again, such as training on the CPU; where sizes change, the gaps cost
+/// memory. Threads that allocated before may have a place of their own. `MALLOC_ARENA_MAX` in the environment has the say, too.
 pub fn keep_freed_memory() {
     // SAFETY: takes nothing, and sets what glibc guards by a lock of its own.
     unsafe { ffi::ad_keep_freed_memory() };

@@ -17,25 +17,33 @@ using animatediff::list;
 // libgomp's, of OpenMP 5.0; weak, for runtimes that have none.
 extern "C" int omp_pause_resource_all(int kind) __attribute__((weak));
 
+namespace {
+
+// What is freed stays with the process; from `apart` bytes on memory is taken from the system for itself alone, and given back.
+void keep_below(int apart) {
+#if defined(__GLIBC__)
+  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, apart);
+  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, -1);
+#endif
+}
+
+}  // namespace
+
 extern "C" {
 
 // The version of the headers; libtorch's libraries carry none that can be asked for.
 const char* ad_torch_version() { return TORCH_VERSION; }
 
-// Before there are threads: it writes the environment. From `kApart` bytes on memory is taken from the system for itself alone and
-// given back; what is smaller stays with the process when it is freed.
+// Before there are threads: it writes the environment.
 void ad_settle_memory() {
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
-#if defined(__GLIBC__)
-  constexpr int kApart = 32 << 20;
-  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, kApart);
-  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, -1);
-#endif
+  keep_below(32 << 20);
 }
 
 void ad_keep_freed_memory() {
+  keep_below(INT_MAX);
 #if defined(__GLIBC__)
-  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, INT_MAX);
+  if (!std::getenv("MALLOC_ARENA_MAX")) mallopt(M_ARENA_MAX, 1);
 #endif
 }
 

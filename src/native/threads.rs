@@ -56,7 +56,7 @@ where
         let start = |item| {
             let reader = Reader(shared);
             scope.spawn(move || {
-                tch::set_num_threads(cores);
+                tch::set_num_threads(cores); // the number of all, too: each sets the same
                 body(reader.get(), item)
             })
         };
@@ -69,8 +69,8 @@ where
 
 /// `other` of `shared` in a thread of its own while `here` runs in this one: both results, and how long this one then waited.
 ///
-/// `other` has as many of libtorch's threads as this one has now, whatever `here` makes of their number: a thread that is not told
-/// takes it up when it first computes. What [`side_by_side`] asks of `body` holds for `other`.
+/// `other` has as many of libtorch's threads as this one has now, whatever `here` makes of their number. What [`side_by_side`] asks of
+/// `body` holds for `other`.
 pub fn beside<S, A, B>(shared: &S, other: impl FnOnce(&S) -> A + Send, here: impl FnOnce() -> B) -> (B, A, Duration)
 where
     S: Shared + ?Sized,
@@ -80,13 +80,13 @@ where
     thread::scope(|scope| {
         let (reader, ready) = (Reader(shared), &ready);
         let thread = scope.spawn(move || {
-            // Asked first: a thread that was never asked takes up the number of all when it is, whatever it was given before.
+            // libtorch keeps one number for all threads and applies it to each at its first question, over what the thread was given
+            // before. So this one asks, then sets its own, before `here` may change the number of all.
             tch::get_num_threads();
             tch::set_num_threads(threads);
             ready.wait();
             other(reader.get())
         });
-        // The number is set for all threads that are yet to come, too.
         ready.wait();
         let here = here();
         let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     in_kind,
@@ -10,13 +10,17 @@ use super::{
 };
 use crate::native::{
     frozen_conv2d,
-    kernels::{pack_conv2d, pack_linear, packed_conv2d, packed_linear, patches},
+    kernels::{linear, pack_conv2d, pack_linear, packed_conv2d, packed_linear, patches},
 };
 
 /// Maps this narrow are multiplied as one matrix of patches: convolution kernels go along rows, and these are too short.
 const NARROW: i64 = 3;
 /// Maps from this side on are doubled by four small convolutions; on smaller ones their margins eat what they save.
 const DOUBLED_FROM: i64 = 8;
+
+/// A weight that is not packed is put in order for each convolution anew. Up to this many places for each channel that comes out, a
+/// product of patches, which reads the weight as it lies, takes less: in float32, and not known in bf16 on matrix units.
+const PLACES_PER_CHANNEL: f64 = 0.5;
 
 /// A square-kernel convolution with bias.
 #[derive(Debug)]
@@ -121,7 +125,11 @@ impl Conv2d {
 
     fn forward_plain(&self, x: &Tensor, weight: &Tensor) -> Tensor {
         let (weight, bias) = (in_kind(weight, x.kind()), in_kind(&self.bias, x.kind()));
-        if weight.requires_grad() || bias.requires_grad() || !x.requires_grad() {
+        let trained = weight.requires_grad() || bias.requires_grad();
+        if !trained && self.has_few_places(x) {
+            return self.multiply_plain(x, &weight, &bias);
+        }
+        if trained || !x.requires_grad() {
             return x.conv2d(&weight, Some(&bias), [self.stride; 2], [self.padding; 2], [1, 1], 1);
         }
         frozen_conv2d(x, &weight, &bias, self.stride, self.padding)
@@ -165,17 +173,38 @@ impl Conv2d {
         }
     }
 
-    /// The convolution as one product of all patches.
-    fn multiply(&self, x: &Tensor, weight: &Tensor, onto: Option<&Tensor>) -> Tensor {
+    /// `[N, H', W']` of what comes out.
+    fn places(&self, x: &Tensor) -> [i64; 3] {
         let (pictures, _, height, width) = x.size4().expect("[N, C, H, W]");
         let side = |length: i64| (length + 2 * self.padding - self.kernel) / self.stride + 1;
+        [pictures, side(height), side(width)]
+    }
+
+    fn has_few_places(&self, x: &Tensor) -> bool {
+        let places: i64 = self.places(x).iter().product();
+        x.device() == Device::Cpu
+            && x.kind() == Kind::Float
+            && (places as f64) <= PLACES_PER_CHANNEL * self.bias.size()[0] as f64
+    }
+
+    /// The convolution as one product of all patches, by a weight as it lies. Has a gradient.
+    fn multiply_plain(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let [pictures, height, width] = self.places(x);
+        let columns = x.im2col([self.kernel; 2], [1, 1], [self.padding; 2], [self.stride; 2]);
+        let y = linear(&columns.transpose(1, 2), &weight.reshape([weight.size()[0], -1]), Some(bias));
+        y.view([pictures, height, width, -1]).permute([0, 3, 1, 2])
+    }
+
+    /// The same by a packed weight.
+    fn multiply(&self, x: &Tensor, weight: &Tensor, onto: Option<&Tensor>) -> Tensor {
+        let [pictures, height, width] = self.places(x);
         let rows = |picture: &Tensor| picture.permute([0, 2, 3, 1]).reshape([-1, picture.size()[1]]);
         let patches = match self.kernel == 1 && self.stride == 1 {
             true => rows(x),
             false => patches(x, self.kernel, self.stride, self.padding),
         };
         let y = packed_linear(&patches, weight, Some(&self.bias), onto.map(rows).as_ref());
-        y.view([pictures, side(height), side(width), -1]).permute([0, 3, 1, 2])
+        y.view([pictures, height, width, -1]).permute([0, 3, 1, 2])
     }
 }
 

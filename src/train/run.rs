@@ -34,7 +34,7 @@ use crate::{
     data::{Cache, Dataset, Faults, Loader, Sample},
     device::Precision,
     dist::Comm,
-    panics,
+    native, panics,
 };
 
 /// Who watches a run: the terminal, or a test.
@@ -101,12 +101,16 @@ pub struct Run {
 }
 
 impl Run {
-    /// Loads everything that `config` names, for `stage`, to be trained together with the other processes of `comm`. Writes nothing.
+    /// Loads everything that `config` names, for `stage`, to be trained together with the other processes of `comm`. Writes nothing. On
+    /// the CPU the process keeps the memory that it frees from then on.
     pub fn prepare(stage: Stage, config: Config, comm: Comm) -> Result<Run> {
         let config = Config { ranks: comm.world(), ..config };
         // From here on, so that a wish that comes too early does not end the process.
         let save_requests = SaveRequests::install().context("signals cannot be handled")?;
         let device = config.device.of_rank(comm.local_rank()).resolve().map_err(|reason| Refused(anyhow!(reason)))?;
+        if device == Device::Cpu {
+            native::keep_freed_memory();
+        }
         let comm = Rc::new(comm.on(device)?);
         let recipe = Recipe::new(stage, &config);
         let base = Base::open_files(&config.base_files())?;

@@ -28,7 +28,6 @@ use crate::{
     dist::{Comm, DistError},
     frame::Frame,
     model::{unet::motion, vae::Vae},
-    native,
 };
 
 // What a state's groups and values are called.
@@ -139,10 +138,6 @@ impl Trainer {
             let (denoiser, weights) = Denoiser::new(config, recipe, base, device, kind)?;
             (Network::Denoiser(Box::new(denoiser)), weights)
         };
-        if device == Device::Cpu {
-            // Every update needs the same again.
-            native::keep_freed_memory();
-        }
         Ok(Trainer {
             network,
             optimizer: AdamW::new(&weights.trained, config.adam()),

@@ -101,6 +101,57 @@ fn products_by_onednn_and_their_gradients_are_libtorchs() {
 }
 
 #[test]
+fn linear_layers_small_and_large_are_libtorchs() {
+    one_thread();
+    let weight = random(2, &[64, 256], Kind::Float).set_requires_grad(true);
+    // The last two are above the size from which oneDNN may be asked; a trained layer on frozen states, and rows by themselves.
+    for shape in [&[3, 5, 256][..], &[256], &[4, 200, 256], &[800, 256]] {
+        let x = random(1, shape, Kind::Float);
+        // A gradient that does not lie as the output does, and one that is the same for all.
+        let slopes = |y: &Tensor| {
+            let y = y.view([-1, 64]);
+            let loss = (y.transpose(0, 1).contiguous().sin()).sum(Kind::Float) + y.sum(Kind::Float);
+            Tensor::run_backward(&[loss], &[&weight], false, false).remove(0)
+        };
+        let (found, wanted) = (kernels::linear(&x, &weight, None), x.linear(&weight, None::<&Tensor>));
+        assert_near("value", &found, &wanted, 2e-6);
+        assert_near("gradient of the weight", &slopes(&found), &slopes(&wanted), 1e-5);
+        // libtorch's may be changed in place, which a view of a node's output may not.
+        let mut found = kernels::linear(&x, &weight, None);
+        let _ = found.g_add_scalar_(1.0);
+        assert_near("in place", &found, &(wanted + 1.0), 2e-6);
+    }
+}
+
+#[test]
+fn frozen_convolutions_of_few_places_are_libtorchs() {
+    one_thread();
+    for (kind, tolerance) in KINDS {
+        // Kernel, stride, padding, side: as in a residual block, on the way down, in a shortcut.
+        for (kernel, stride, padding, side) in [(3, 1, 1, 2), (3, 2, 1, 4), (1, 1, 0, 3), (3, 2, 0, 5)] {
+            let (inputs, outputs) = (24, 96);
+            let given = Given::new(&[("weight", &[outputs, inputs, kernel, kernel]), ("bias", &[outputs])]);
+            let of = |name: &str| given.0[name].to_kind(kind).to_kind(Kind::Float);
+            let (weight, bias) = (of("weight"), of("bias"));
+            let params = Params::new(given, Plan::frozen(), Device::Cpu, kind);
+            let conv = Conv2d::new(&params, inputs, outputs, kernel).stride(stride).padding(padding);
+            let x = random(3, &[3, inputs, side, side], kind).set_requires_grad(true);
+            let wide = x.detach().to_kind(Kind::Float).set_requires_grad(true);
+            let wanted = wide.conv2d(&weight, Some(&bias), [stride; 2], [padding; 2], [1, 1], 1);
+            let slope = random(4, &wanted.size(), kind);
+            for x in [x.shallow_clone(), kernels::with_channels_innermost(&x)] {
+                let found = conv.forward(&x);
+                assert_near("value", &found, &wanted, tolerance);
+                let loss = |y: &Tensor| (y * slope.to_kind(y.kind())).sum(Kind::Float);
+                let ours = Tensor::run_backward(&[loss(&found)], &[&x], false, false).remove(0);
+                let plain = Tensor::run_backward(&[loss(&wanted)], &[&wide], true, false).remove(0);
+                assert_near("gradient", &ours, &plain, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
 fn geglu_and_its_gradient_are_those_of_a_product_and_a_gelu() {
     one_thread();
     for (kind, tolerance) in KINDS {

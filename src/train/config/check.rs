@@ -17,7 +17,7 @@ fn wrong(key: &'static str, message: impl Into<String>) -> Result<(), Wrong> {
 
 impl Config {
     /// What contradicts itself or the stage: the key, and what to do.
-    pub fn check(&self, stage: Stage) -> Result<(), (&'static str, String)> {
+    pub fn check(&self, stage: Stage) -> Result<(), Wrong> {
         self.check_stage(stage)?;
         self.check_length()?;
         self.check_data(stage)?;

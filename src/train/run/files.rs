@@ -192,7 +192,7 @@ impl Run {
         identity::of(&self.config, &self.recipe, &self.dataset, self.cache.as_deref(), &self.loaded)
     }
 
-    pub(super) fn check_same(&self, saved: &Value) -> Result<()> {
+    fn check_same(&self, saved: &Value) -> Result<()> {
         // A key that came with a later version had no other value than its default before; what is loaded is taken to be the same.
         let default = Config::for_stage(self.recipe.stage);
         let default = identity::of(&default, &self.recipe, &self.dataset, self.cache.as_deref(), &self.loaded);
